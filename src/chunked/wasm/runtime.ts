@@ -1,0 +1,129 @@
+/**
+ * The bridge to our WebAssembly kernels: they import the wasm backend's own memory, so tensors are worked on where they lie.
+ * The memory may grow between calls: offsets are read at each call and no typed-array view is ever kept.
+ */
+import * as tf from '@tensorflow/tfjs';
+import type { BackendWasm } from '@tensorflow/tfjs-backend-wasm';
+import { kernelBinaries } from './generated/index.js';
+
+/** All exported functions of all kernels; every argument is a byte offset or a number. */
+export type KernelExports = Record<string, (...args: number[]) => number>;
+
+/** Which build of the kernels runs: `relaxed` uses fused multiply-add (one rounding), `plain` does not. */
+export type SimdBuild = 'plain' | 'relaxed';
+
+interface Installed {
+  kernels: KernelExports;
+  build: SimdBuild;
+}
+
+const installed = new WeakMap<object, Installed>();
+
+/** Compile our kernels against the memory of the active wasm backend. Idempotent for the same build. */
+export async function installKernels(build: SimdBuild): Promise<void> {
+  const backend = tf.backend() as BackendWasm;
+  if (installed.get(backend)?.build === build) return;
+  const env = { memory: wasmMemory(backend), abort: () => void 0 };
+  const kernels: KernelExports = {};
+  for (const [op, binary] of Object.entries(kernelBinaries)) {
+    const { instance } = await WebAssembly.instantiate(decodeBase64(binary[build]), { env });
+    for (const [name, fn] of Object.entries(instance.exports)) {
+      if (typeof fn !== 'function') continue;
+      if (kernels[name]) throw new Error(`installKernels: two kernels export "${name}"; rename the one in ${op}`);
+      kernels[name] = fn as KernelExports[string];
+    }
+  }
+  installed.set(backend, { kernels, build });
+}
+
+/** True when this engine can compile the fused-multiply-add build. */
+export function supportsRelaxedSimd(): boolean {
+  const binary = Object.values(kernelBinaries)[0];
+  return binary !== undefined && WebAssembly.validate(decodeBase64(binary.relaxed));
+}
+
+/** The build in use on the active backend, or undefined where our kernels are not installed. */
+export function installedBuild(): SimdBuild | undefined {
+  return installed.get(tf.backend())?.build;
+}
+
+/** True when fused kernels run on the active backend. On wasm without them it throws rather than fall back silently. */
+export function hasFusedKernels(op: string): boolean {
+  if (tf.getBackend() !== 'wasm') return false;
+  if (installed.has(tf.backend())) return true;
+  throw new Error(
+    `${op}: the wasm backend is active without seqmix's kernels; call await useBackend('wasm') first, or pass form: 'chunk'`,
+  );
+}
+
+/** What a kernel's TypeScript side needs of the backend: offsets, outputs and scratch memory. */
+export class WasmContext {
+  /** Tests set this: blocks that a kernel promises to fill start as NaN, so that an unwritten cell shows. */
+  static poison = false;
+
+  constructor(
+    readonly backend: BackendWasm,
+    readonly kernels: KernelExports,
+  ) {}
+
+  static of(backend: unknown): WasmContext {
+    const found = installed.get(backend as object);
+    if (!found) throw new Error("seqmix: no kernels on this backend; call await useBackend('wasm') first");
+    return new WasmContext(backend as BackendWasm, found.kernels);
+  }
+
+  /** Byte offset of a tensor in the backend's memory. An empty tensor gives 0, which kernels read as "absent". */
+  ptr(x: tf.TensorInfo): number {
+    if (tf.util.sizeFromShape(x.shape) === 0) return 0;
+    return this.backend.dataIdMap.get(x.dataId).memoryOffset;
+  }
+
+  /** A new output tensor; its memory is not zeroed. */
+  out(shape: number[], dtype: 'float32' | 'int32' = 'float32'): tf.TensorInfo {
+    const info = this.backend.makeOutput(shape, dtype);
+    if (WasmContext.poison && dtype === 'float32') this.backend.typedArrayFromHeap(info).fill(Number.NaN);
+    return info;
+  }
+
+  /** Run `body` with 16-byte aligned scratch memory, freed also when it throws. Contents start undefined (NaN under poison). */
+  scratch<R>(bytes: number, body: (offset: number) => R): R {
+    const wasm = this.backend.wasm as unknown as { _malloc(n: number): number; _free(p: number): void };
+    const raw = wasm._malloc(bytes + 16) >>> 0;
+    if (raw === 0)
+      throw new Error(
+        `seqmix: the wasm memory is full (${bytes} bytes of scratch refused); use a smaller batch or shorter sequences`,
+      );
+    try {
+      const offset = (raw + 15) & ~15;
+      if (WasmContext.poison) new Float32Array(this.memory.buffer, offset >>> 0, bytes >> 2).fill(Number.NaN);
+      return body(offset >>> 0);
+    } finally {
+      wasm._free(raw);
+    }
+  }
+
+  /** The memory itself; make views for immediate use only. */
+  get memory(): WebAssembly.Memory {
+    return wasmMemory(this.backend);
+  }
+
+  /** Copy integers (offsets, tables) into scratch memory at `offset`. */
+  writeInts(offset: number, values: ArrayLike<number>): void {
+    new Int32Array(this.memory.buffer, offset, values.length).set(values);
+  }
+}
+
+function wasmMemory(backend: BackendWasm): WebAssembly.Memory {
+  const wasm = backend.wasm as unknown as { asm?: { memory?: WebAssembly.Memory }; wasmMemory?: WebAssembly.Memory };
+  const memory = wasm.asm?.memory ?? wasm.wasmMemory;
+  if (!memory)
+    throw new Error('seqmix: this build of @tensorflow/tfjs-backend-wasm hides its memory; install version 4.22.0');
+  return memory;
+}
+
+function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
+  const raw = atob(text);
+  const bytes = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
+  return bytes;
+}

@@ -1,0 +1,76 @@
+/** Tensors for tests: seeded randoms, gradients of an op under given upstreams, and comparison with a readable report. */
+import * as tf from '@tensorflow/tfjs';
+import { expect } from 'vitest';
+
+/** mulberry32: a small seeded generator of floats in [0, 1). */
+export function random(seed: number): () => number {
+  let a = seed >>> 0;
+  return () => {
+    a = (a + 0x6d2b79f5) >>> 0;
+    let t = a;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+/** `n` standard normal floats, rounded to float32. */
+export function normal(seed: number, n: number, scale = 1): Float32Array {
+  const next = random(seed);
+  return Float32Array.from(
+    { length: n },
+    () => scale * Math.sqrt(-2 * Math.log(1 - next())) * Math.cos(2 * Math.PI * next()),
+  );
+}
+
+/** Standard normal tensors of the given shapes, each from its own seed. */
+export function randomTensors(seed: number, ...shapes: number[][]): tf.Tensor[] {
+  return shapes.map((shape, i) => tf.tensor(normal(seed * 1000 + i, tf.util.sizeFromShape(shape)), shape, 'float32'));
+}
+
+/**
+ * Outputs of `f` and the gradient of `sum(upstream_i * output_i)` for every named input.
+ * Upstreams that are undefined leave that output out of the sum.
+ */
+export function outputsAndGrads<I extends Record<string, tf.Tensor>>(
+  f: (inputs: I) => tf.Tensor[],
+  inputs: I,
+  upstreams: (tf.Tensor | undefined)[],
+): { outputs: tf.Tensor[]; grads: { [name in keyof I]: tf.Tensor } } {
+  const names = Object.keys(inputs) as (keyof I & string)[];
+  const outputs = tf.tidy(() => f(inputs));
+  const objective = (...xs: tf.Tensor[]) => {
+    const outs = f(Object.fromEntries(names.map((n, i) => [n, xs[i]])) as I);
+    const terms = outs.flatMap((o, i) => (upstreams[i] ? [tf.sum(tf.mul(o, upstreams[i]))] : []));
+    return tf.addN(terms) as tf.Scalar;
+  };
+  const list = tf.tidy(() => tf.grads(objective)(names.map((n) => inputs[n])));
+  return { outputs, grads: Object.fromEntries(names.map((n, i) => [n, list[i]])) as { [name in keyof I]: tf.Tensor } };
+}
+
+/**
+ * `max |got - want| <= tolerance * max(1, max |want|)`, with a report that names the worst element.
+ * NaN or Infinity where the reference is finite fails; equal infinities pass.
+ */
+export function expectClose(
+  name: string,
+  got: tf.Tensor | ArrayLike<number>,
+  want: tf.Tensor | ArrayLike<number>,
+  tolerance: number,
+): void {
+  const [a, b] = [values(got), values(want)];
+  if (got instanceof tf.Tensor && want instanceof tf.Tensor) expect(got.shape, `${name}: shape`).toEqual(want.shape);
+  expect(a.length, `${name}: length`).toBe(b.length);
+  let [scale, worst, at] = [1, 0, 0];
+  for (let i = 0; i < b.length; i++) if (Number.isFinite(b[i])) scale = Math.max(scale, Math.abs(b[i]));
+  for (let i = 0; i < b.length; i++) {
+    const error = a[i] === b[i] ? 0 : Math.abs(a[i] - b[i]);
+    if (!(error <= worst)) [worst, at] = [Number.isNaN(error) ? Number.POSITIVE_INFINITY : error, i];
+  }
+  const report = `${name}: worst error ${worst.toExponential(2)} at ${at} (got ${a[at]}, want ${b[at]}), scale ${scale.toPrecision(3)}, tolerance ${tolerance}`;
+  expect(worst <= tolerance * scale, report).toBe(true);
+}
+
+export function values(x: tf.Tensor | ArrayLike<number>): ArrayLike<number> {
+  return x instanceof tf.Tensor ? x.dataSync() : x;
+}
