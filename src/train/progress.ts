@@ -1,0 +1,84 @@
+/** What a person sees during a run: one line per logged step, and on a terminal a bar below it that moves every step. */
+import { Presets, SingleBar } from 'cli-progress';
+
+export interface StepReport {
+  /** Updates done, of `steps`. */
+  step: number;
+  steps: number;
+  /** Nats per token and bits per byte of this step's batch. */
+  loss: number;
+  bpb: number;
+  learningRate: number;
+  gradNorm: number;
+  /** Tokens trained on per second since the last report. */
+  tokensPerSecond: number;
+  /** Resident memory of this process, bytes. */
+  memoryBytes: number;
+  /** Seconds left at the present pace. */
+  etaSeconds: number;
+}
+
+/** `step 120/2000  loss 1.2340  bpb 1.780  lr 3.00e-3  |g| 0.53  4,210 tok/s  312 MB  ETA 2m10s` */
+export function formatStep(r: StepReport): string {
+  const width = String(r.steps).length;
+  return [
+    `step ${String(r.step).padStart(width)}/${r.steps}`,
+    `loss ${r.loss.toFixed(4)}`,
+    `bpb ${r.bpb.toFixed(3)}`,
+    `lr ${r.learningRate.toExponential(2)}`,
+    `|g| ${r.gradNorm.toFixed(2)}`,
+    `${Math.round(r.tokensPerSecond).toLocaleString('en')} tok/s`,
+    formatBytes(r.memoryBytes),
+    `ETA ${formatDuration(r.etaSeconds)}`,
+  ].join('  ');
+}
+
+export function formatBytes(bytes: number): string {
+  if (bytes < 1e3) return `${bytes} B`;
+  const [unit, size] = bytes < 1e6 ? ['kB', 1e3] : bytes < 1e9 ? ['MB', 1e6] : ['GB', 1e9];
+  const value = bytes / size;
+  return `${value < 10 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : value.toFixed(0)} ${unit}`;
+}
+
+/** `45s`, `2m10s`, `1h05m`. */
+export function formatDuration(seconds: number): string {
+  const s = Math.max(0, Math.round(seconds));
+  if (s < 60) return `${s}s`;
+  if (s < 3600) return `${Math.floor(s / 60)}m${String(s % 60).padStart(2, '0')}s`;
+  return `${Math.floor(s / 3600)}h${String(Math.floor((s % 3600) / 60)).padStart(2, '0')}m`;
+}
+
+/** Where the loop reports to. `line` prints above the bar; `tick` moves it. */
+export interface Progress {
+  line(text: string): void;
+  tick(report: { step: number; loss: number }): void;
+  stop(): void;
+}
+
+/** A bar on a terminal, plain lines elsewhere (files, pipes, CI). */
+export function createProgress(
+  steps: number,
+  startStep: number,
+  stream: NodeJS.WriteStream = process.stdout,
+): Progress {
+  if (!stream.isTTY) return { line: (text) => void stream.write(`${text}\n`), tick: () => {}, stop: () => {} };
+  const format = '{bar} {percentage}%  step {value}/{total}  loss {loss}  ETA {eta_formatted}';
+  const bar = new SingleBar(
+    { format, stream, hideCursor: true, clearOnComplete: true, gracefulExit: false },
+    Presets.shades_classic,
+  );
+  bar.start(steps, startStep, { loss: '-' });
+  let running = true;
+  return {
+    line: (text) => {
+      if (running) stream.write('\r\x1b[K');
+      stream.write(`${text}\n`);
+      if (running) bar.render();
+    },
+    tick: ({ step, loss }) => bar.update(step, { loss: loss.toFixed(4) }),
+    stop: () => {
+      if (running) bar.stop();
+      running = false;
+    },
+  };
+}
