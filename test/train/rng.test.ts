@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { philox, Rng } from '../../src/train/rng.js';
+import { philox, Rng } from '../../src/rng.js';
 
 describe('philox4x32-10 gives the published known answers (Random123 kat_vectors)', () => {
   test.each([
