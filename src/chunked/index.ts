@@ -1,2 +1,5 @@
 /** Pure functions on tensors: one folder per op. Each runs on every backend; on wasm `auto` picks the fused kernel. */
+
+export { type L2NormOptions, l2Norm } from './l2Norm/index.js';
+export { type GatedRmsNormOptions, gatedRmsNorm, type RmsNormOptions, rmsNorm } from './rmsNorm/index.js';
 export { type SwiGluOptions, swiGlu } from './swiGlu/index.js';

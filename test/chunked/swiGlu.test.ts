@@ -1,23 +1,33 @@
 import * as tf from '@tensorflow/tfjs';
 import { describe, expect, test } from 'vitest';
 import { swiGlu } from '../../src/chunked/index.js';
-import { expectClose, outputsAndGrads, randomTensors } from '../support/tensors.js';
+import { swiGluOracle } from '../oracle/primitives.js';
+import { expectClose, outputsAndGrads, randomTensors, values } from '../support/tensors.js';
 
-describe.each([[[1]], [[3, 5]], [[2, 7, 16]]])('swiGlu %j', (shape) => {
-  test('kernel equals the plain form in output and gradients', () => {
-    const [gate, up, dy] = randomTensors(7, shape, shape, shape);
-    const run = (form: 'auto' | 'plain') =>
-      outputsAndGrads((x) => [swiGlu(x, { form })], { gate: tf.mul(gate, 8), up }, [dy]);
-    const [got, want] = [run('auto'), run('plain')];
-    expectClose('y', got.outputs[0], want.outputs[0], 2e-6);
-    expectClose('dgate', got.grads.gate, want.grads.gate, 2e-6);
-    expectClose('dup', got.grads.up, want.grads.up, 2e-6);
+describe.each([[[1]], [[2]], [[3, 5]], [[2, 7, 16]]])('swiGlu %j', (shape) => {
+  test.each(['auto', 'plain'] as const)('%s form equals the oracle in output and gradients', (form) => {
+    const [logits, up, dy] = randomTensors(7, shape, shape, shape);
+    const gate = tf.mul(logits, 8);
+    const want = swiGluOracle(values(gate), values(up), values(dy));
+    const { outputs, grads } = outputsAndGrads((x) => [swiGlu(x, { form })], { gate, up }, [dy]);
+    expectClose('y', outputs[0], want.y, 2e-6);
+    expectClose('dGate', grads.gate, want.dGate, 2e-6);
+    expectClose('dUp', grads.up, want.dUp, 2e-6);
   });
 });
 
 test('swiGlu saturates without NaN', () => {
   const gate = tf.tensor1d([-1e30, -100, 0, 100, 1e30]);
-  expectClose('y', swiGlu({ gate, up: tf.onesLike(gate) }), [0, 0, 0, 100, 1e30], 1e-6);
+  const { outputs, grads } = outputsAndGrads((x) => [swiGlu(x)], { gate, up: tf.onesLike(gate) }, [tf.onesLike(gate)]);
+  expectClose('y', outputs[0], [0, 0, 0, 100, 1e30], 1e-6);
+  expectClose('dGate', grads.gate, [0, 0, 0.5, 1, 1], 1e-6);
+});
+
+test('swiGlu hides no NaN', () => {
+  const gate = tf.tensor1d([1, Number.NaN, 1, 1, 1, Number.NaN]);
+  const { outputs, grads } = outputsAndGrads((x) => [swiGlu(x)], { gate, up: tf.onesLike(gate) }, [tf.onesLike(gate)]);
+  const bad = [false, true, false, false, false, true];
+  for (const t of [outputs[0], grads.gate, grads.up]) expect(Array.from(values(t), Number.isNaN)).toEqual(bad);
 });
 
 test('swiGlu leaves no tensor behind, and refuses unequal shapes', () => {

@@ -1,12 +1,11 @@
 /** SwiGLU: y = silu(gate) * up (Shazeer 2020, https://arxiv.org/abs/2002.05202, eq. 6 between the projections). */
 import * as tf from '@tensorflow/tfjs';
 import { checkDtype, checkShapes } from '../check.js';
+import { isFused, type PlainForm } from '../form.js';
 import { fusedOp } from '../wasm/fusedOp.js';
-import { hasFusedKernels } from '../wasm/runtime.js';
 
 export interface SwiGluOptions {
-  /** `auto` (default): our kernel on wasm, plain ops elsewhere; `plain`: TensorFlow.js ops on any backend. */
-  form?: 'auto' | 'plain';
+  form?: PlainForm;
 }
 
 /**
@@ -20,25 +19,21 @@ export function swiGlu(
 ): tf.Tensor {
   checkDtype('swiGlu', { gate, up });
   checkShapes('swiGlu', { up: [up, gate.shape] });
-  if (form === 'auto' && hasFusedKernels('swiGlu')) return fused({ gate, up }, {})[0];
+  if (isFused('swiGlu', form)) return fused({ gate, up }, {})[0];
   return tf.tidy(() => tf.mul(tf.mul(gate, tf.sigmoid(gate)), up));
 }
-
-const LANE_BYTES = 80;
 
 const fused = fusedOp<'gate' | 'up', object>({
   name: 'SwiGlu',
   inputs: ['gate', 'up'],
   forward(ctx, { gate, up }) {
     const y = ctx.out(gate.shape);
-    ctx.scratch(LANE_BYTES, (lane) => ctx.kernels.swiGluFwd(ctx.ptr(gate), ctx.ptr(up), ctx.ptr(y), size(gate), lane));
+    ctx.kernels.swiGluFwd(ctx.ptr(gate), ctx.ptr(up), ctx.ptr(y), size(gate));
     return [y];
   },
   backward(ctx, [dy], { gate, up }) {
     const [dGate, dUp] = [ctx.out(gate.shape), ctx.out(gate.shape)];
-    ctx.scratch(LANE_BYTES, (lane) =>
-      ctx.kernels.swiGluBwd(ctx.ptr(gate), ctx.ptr(up), ctx.ptr(dy), ctx.ptr(dGate), ctx.ptr(dUp), size(gate), lane),
-    );
+    ctx.kernels.swiGluBwd(ctx.ptr(gate), ctx.ptr(up), ctx.ptr(dy), ctx.ptr(dGate), ctx.ptr(dUp), size(gate));
     return { gate: dGate, up: dUp };
   },
 });

@@ -1,51 +1,32 @@
 import { madd, sigmoid4 } from '../wasm/lib/math.as';
+import { loadN, storeN } from '../wasm/lib/tail.as';
 
-/** y = silu(gate) * up over n floats. The tail of fewer than four goes through a scratch lane, so no byte past the end is touched. */
-export function swiGluFwd(gate: usize, up: usize, y: usize, n: i32, lane: usize): void {
-  const end = n & ~3;
-  for (let i = 0; i < end; i += 4) {
-    const p = <usize>i << 2;
-    forward(gate + p, up + p, y + p);
-  }
-  if (end < n) {
-    const p = <usize>end << 2, bytes = <usize>(n - end) << 2;
-    memory.copy(lane, gate + p, bytes);
-    memory.copy(lane + 16, up + p, bytes);
-    forward(lane, lane + 16, lane + 32);
-    memory.copy(y + p, lane + 32, bytes);
-  }
+/** y = silu(gate) * up over n floats. */
+export function swiGluFwd(gate: usize, up: usize, y: usize, n: i32): void {
+  const end = gate + (<usize>(n & ~3) << 2);
+  for (; gate < end; gate += 16, up += 16, y += 16) forward(gate, up, y, 4);
+  if (n & 3) forward(gate, up, y, n & 3);
 }
 
 /** With s = sigmoid(gate): dgate = dy * up * s * (1 + gate * (1 - s)), dup = dy * gate * s. */
-export function swiGluBwd(gate: usize, up: usize, dy: usize, dgate: usize, dup: usize, n: i32, lane: usize): void {
-  const end = n & ~3;
-  for (let i = 0; i < end; i += 4) {
-    const p = <usize>i << 2;
-    backward(gate + p, up + p, dy + p, dgate + p, dup + p);
-  }
-  if (end < n) {
-    const p = <usize>end << 2, bytes = <usize>(n - end) << 2;
-    memory.copy(lane, gate + p, bytes);
-    memory.copy(lane + 16, up + p, bytes);
-    memory.copy(lane + 32, dy + p, bytes);
-    backward(lane, lane + 16, lane + 32, lane + 48, lane + 64);
-    memory.copy(dgate + p, lane + 48, bytes);
-    memory.copy(dup + p, lane + 64, bytes);
-  }
+export function swiGluBwd(gate: usize, up: usize, dy: usize, dgate: usize, dup: usize, n: i32): void {
+  const end = gate + (<usize>(n & ~3) << 2);
+  for (; gate < end; gate += 16, up += 16, dy += 16, dgate += 16, dup += 16) backward(gate, up, dy, dgate, dup, 4);
+  if (n & 3) backward(gate, up, dy, dgate, dup, n & 3);
 }
 
 // @ts-ignore: decorator
 @inline
-function forward(gate: usize, up: usize, y: usize): void {
-  const g = v128.load(gate);
-  v128.store(y, f32x4.mul(f32x4.mul(g, sigmoid4(g)), v128.load(up)));
+function forward(gate: usize, up: usize, y: usize, lanes: i32): void {
+  const g = loadN(gate, lanes);
+  storeN(y, f32x4.mul(f32x4.mul(g, sigmoid4(g)), loadN(up, lanes)), lanes);
 }
 
 // @ts-ignore: decorator
 @inline
-function backward(gate: usize, up: usize, dy: usize, dgate: usize, dup: usize): void {
-  const g = v128.load(gate), s = sigmoid4(g), d = f32x4.mul(v128.load(dy), s);
+function backward(gate: usize, up: usize, dy: usize, dgate: usize, dup: usize, lanes: i32): void {
+  const g = loadN(gate, lanes), s = sigmoid4(g), d = f32x4.mul(loadN(dy, lanes), s);
   const slope = madd(g, f32x4.sub(f32x4.splat(1.0), s), f32x4.splat(1.0));
-  v128.store(dgate, f32x4.mul(f32x4.mul(d, v128.load(up)), slope));
-  v128.store(dup, f32x4.mul(d, g));
+  storeN(dgate, f32x4.mul(f32x4.mul(d, loadN(up, lanes)), slope), lanes);
+  storeN(dup, f32x4.mul(d, g), lanes);
 }

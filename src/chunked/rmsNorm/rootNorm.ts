@@ -1,0 +1,48 @@
+/** What the norms share: checks, and the kernel behind both the RMS and the L2 norm. */
+import type * as tf from '@tensorflow/tfjs';
+import { fusedOp } from '../wasm/fusedOp.js';
+import type { WasmContext } from '../wasm/runtime.js';
+
+/** Width of the last axis of `x`. */
+export function lastAxis(op: string, x: tf.Tensor): number {
+  if (x.shape.length === 0) throw new RangeError(`${op}: x must have at least one axis, got a scalar`);
+  return x.shape[x.shape.length - 1];
+}
+
+export function checkEps(op: string, eps: number): void {
+  if (!(eps >= 0 && eps < Number.POSITIVE_INFINITY))
+    throw new RangeError(`${op}: eps must be zero or a positive number, got ${eps}`);
+}
+
+/** [rows, width] of a tensor seen as a matrix whose rows lie along the last axis. */
+export function rowsAndWidth({ shape }: tf.TensorInfo): [number, number] {
+  return [shape.slice(0, -1).reduce((n, size) => n * size, 1), shape[shape.length - 1]];
+}
+
+/** Scratch for a gradient summed over rows: `D` floats for the block at hand, `D` doubles for the total. */
+export function withRowSums<R>(ctx: WasmContext, D: number, body: (part: number, total: number) => R): R {
+  return ctx.scratch(12 * D, (total) => body(total + 8 * D, total));
+}
+
+/** y = x * (meanFactor * sum(x^2) + eps)^-1/2 * weight along the last axis; weight may be absent. */
+export const rootNorm = fusedOp<'x' | 'weight', { meanFactor: number; eps: number }>({
+  name: 'RootNorm',
+  inputs: ['x', 'weight'],
+  forward(ctx, { x, weight }, { meanFactor, eps }) {
+    const y = ctx.out(x.shape);
+    const [rows, D] = rowsAndWidth(x);
+    ctx.kernels.rmsNormFwd(ctx.ptr(x), ctx.ptr(weight), ctx.ptr(y), rows, D, meanFactor, eps);
+    return [y];
+  },
+  backward(ctx, [dy], { x, weight }, _, { meanFactor, eps }) {
+    const dx = ctx.out(x.shape);
+    const dWeight = ctx.ptr(weight) ? ctx.out(weight.shape) : undefined;
+    const [rows, D] = rowsAndWidth(x);
+    const read = [x, weight, dy].map((t) => ctx.ptr(t));
+    const write = [dx, dWeight].map((t) => (t ? ctx.ptr(t) : 0));
+    withRowSums(ctx, D, (part, total) =>
+      ctx.kernels.rmsNormBwd(...read, ...write, rows, D, meanFactor, eps, part, total),
+    );
+    return { x: dx, ...(dWeight && { weight: dWeight }) };
+  },
+});
