@@ -1,1 +1,2 @@
-export { useBackend } from './backend/useBackend.js';
+export type { RelaxedSimd } from './backend/relaxedSimd.js';
+export { type BackendName, type BackendOptions, useBackend } from './backend/useBackend.js';

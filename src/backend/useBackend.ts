@@ -1,9 +1,67 @@
 /** Choose and prepare the TensorFlow.js backend. */
 import * as tf from '@tensorflow/tfjs';
 import '@tensorflow/tfjs-backend-wasm';
+import { checkOneOf } from '../chunked/check.js';
 import { installKernels } from '../chunked/wasm/runtime.js';
+import { installFixes } from './fixes/index.js';
+import { chooseBuild, type RelaxedSimd } from './relaxedSimd.js';
+import { loadTensorflow } from './tensorflow.js';
+import { loadWebgpu } from './webgpu.js';
 
-export async function useBackend(name: 'wasm' | 'cpu' = 'wasm'): Promise<void> {
-  await tf.setBackend(name);
-  if (name === 'wasm') await installKernels('plain');
+export const BACKENDS = ['wasm', 'webgpu', 'tensorflow', 'cpu'] as const;
+export type BackendName = (typeof BACKENDS)[number];
+
+export interface BackendOptions {
+  /**
+   * Fused multiply-add in our wasm kernels. `auto`: where the engine has it and computes rightly (on Node 20 this sets the V8 flag);
+   * `on`: throw where it cannot be had; `off`: never. Default: environment variable SEQMIX_RELAXED_SIMD, else `auto`.
+   */
+  relaxedSimd?: RelaxedSimd;
+}
+
+let last: Promise<void> = Promise.resolve();
+
+/**
+ * Makes a backend the active one: loads what it needs, installs our kernels (wasm) and the fixes for TensorFlow.js defects.
+ * May be called again, also to switch, and concurrently: calls run one after the other, so the last one wins.
+ * @param name `wasm` (default), `webgpu`, `tensorflow` or `cpu`
+ * @throws Error naming the remedy when that backend cannot be had; the active backend is then what it was. Never falls back.
+ */
+export function useBackend(name: BackendName = 'wasm', options: BackendOptions = {}): Promise<void> {
+  const result = last.then(() => activate(name, options));
+  last = result.catch(() => undefined);
+  return result;
+}
+
+async function activate(name: BackendName, { relaxedSimd }: BackendOptions): Promise<void> {
+  checkOneOf('useBackend', 'name', name, BACKENDS);
+  const build = chooseBuild(name === 'wasm' ? relaxedSimd : 'off');
+  if (name === 'webgpu') await loadWebgpu();
+  if (name === 'tensorflow') await loadTensorflow();
+  await setBackend(name);
+  if (name === 'cpu') silenceBanner();
+  if (name === 'wasm') await installKernels(build);
+  installFixes(name);
+}
+
+/** `tf.setBackend` logs and carries on with another backend when one does not start; this throws and goes back. */
+async function setBackend(name: BackendName): Promise<void> {
+  const before = tf.engine().backendName; // not tf.getBackend(), which would start one
+  const started = await tf.setBackend(name).catch((error: Error) => error);
+  if (started === true && tf.getBackend() === name) return;
+  if (before) await tf.setBackend(before);
+  const reason = started instanceof Error ? `: ${started.message}` : '';
+  throw new Error(`useBackend: the ${name} backend did not start${reason}; ${REMEDIES[name]}`);
+}
+
+const REMEDIES: Record<BackendName, string> = {
+  wasm: "in a bundled page, say where its .wasm files lie with setWasmPaths() of '@tensorflow/tfjs-backend-wasm' before this call",
+  webgpu: "no GPU adapter answered; update the GPU driver, or use useBackend('wasm')",
+  tensorflow: "its native library did not load; reinstall '@tensorflow/tfjs-node', or use useBackend('wasm')",
+  cpu: "import '@tensorflow/tfjs', which registers it",
+};
+
+/** The cpu backend advertises tfjs-node at its first write in Node; whoever asks for cpu has chosen. */
+function silenceBanner(): void {
+  (tf.backend() as { firstUse?: boolean }).firstUse = false;
 }

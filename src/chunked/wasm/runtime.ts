@@ -36,10 +36,9 @@ export async function installKernels(build: SimdBuild): Promise<void> {
   installed.set(backend, { kernels, build });
 }
 
-/** True when this engine can compile the fused-multiply-add build. */
+/** True when this engine compiles the fused-multiply-add build of every kernel as it is set now. */
 export function supportsRelaxedSimd(): boolean {
-  const binary = Object.values(kernelBinaries)[0];
-  return binary !== undefined && WebAssembly.validate(decodeBase64(binary.relaxed));
+  return Object.values(kernelBinaries).every(({ relaxed }) => WebAssembly.validate(decodeBase64(relaxed)));
 }
 
 /** The build in use on the active backend, or undefined where our kernels are not installed. */

@@ -1,0 +1,13 @@
+/** Packages that the user may or may not have installed. */
+
+/** True in Node (and what imitates it), where optional packages are imported by name at run time. */
+export const isNode = (): boolean => globalThis.process?.versions?.node !== undefined;
+
+/** Imports a package that is not a dependency. The name is a variable, so bundlers do not look for it. */
+export async function importOptional<M>(name: string, message: string): Promise<M> {
+  try {
+    return (await import(/* @vite-ignore */ /* webpackIgnore: true */ name)) as M;
+  } catch (cause) {
+    throw new Error(`${message} (${(cause as Error).message.split('\n')[0]})`, { cause });
+  }
+}
