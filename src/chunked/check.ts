@@ -13,6 +13,12 @@ export function checkShapes(op: string, expected: Record<string, [tf.Tensor | un
   }
 }
 
+/** Throws a TypeError when a required tensor is absent. */
+export function checkGiven(op: string, tensors: Record<string, tf.Tensor | undefined>): void {
+  for (const [name, tensor] of Object.entries(tensors))
+    if (!tensor) throw new TypeError(`${op}: ${name} is required, got ${tensor}; pass a float32 tensor`);
+}
+
 /** Throws a TypeError when a given tensor is not of the expected dtype. */
 export function checkDtype(
   op: string,

@@ -1,5 +1,6 @@
 /** Pure functions on tensors: one folder per op. Each runs on every backend; on wasm `auto` picks the fused kernel. */
 
+export { type GlaInputs, type GlaOptions, type GlaOutput, gla } from './gla/index.js';
 export { type L2NormOptions, l2Norm } from './l2Norm/index.js';
 export { type GatedRmsNormOptions, gatedRmsNorm, type RmsNormOptions, rmsNorm } from './rmsNorm/index.js';
 export { type SwiGluOptions, swiGlu } from './swiGlu/index.js';
