@@ -1,5 +1,11 @@
 /** Pure functions on tensors: one folder per op. Each runs on every backend; on wasm `auto` picks the fused kernel. */
 
+export {
+  type CausalConv1dInputs,
+  type CausalConv1dOptions,
+  type CausalConv1dOutput,
+  causalConv1d,
+} from './causalConv1d/index.js';
 export { type GlaInputs, type GlaOptions, type GlaOutput, gla } from './gla/index.js';
 export { type L2NormOptions, l2Norm } from './l2Norm/index.js';
 export { type GatedRmsNormOptions, gatedRmsNorm, type RmsNormOptions, rmsNorm } from './rmsNorm/index.js';

@@ -56,3 +56,43 @@ export function normOracle(
   }
   return { y, dx, dGate, dWeight };
 }
+
+/**
+ * One sequence of the depthwise causal convolution: x [T, D], weight [D, W], bias [D], initialState [D, W];
+ * z_t = bias + sum_j weight_j * input_{t - W + 1 + j}, where the inputs before x are those of the state (its oldest is never read).
+ */
+export function causalConv1dOracle(
+  { x, weight, bias, initialState }: { x: Numbers; weight: Numbers; bias?: Numbers; initialState?: Numbers },
+  { T, D, W, activation }: { T: number; D: number; W: number; activation: Activation },
+  { dy, dFinalState }: { dy: Numbers; dFinalState: Numbers },
+) {
+  const array = (n: number) => new Float64Array(n);
+  const [o, finalState, dx, dWeight] = [array(T * D), array(D * W), array(T * D), array(D * W)];
+  const [dBias, dInitialState] = [array(D), array(D * W)];
+  for (let d = 0; d < D; d++) {
+    // All inputs of the channel in order: the W of the state, then x; and the gradient on each.
+    const input = Array.from({ length: W + T }, (_, i) =>
+      i < W ? (initialState?.[d * W + i] ?? 0) : x[(i - W) * D + d],
+    );
+    const dInput = array(W + T);
+    for (let t = 0; t < T; t++) {
+      let z = bias?.[d] ?? 0;
+      for (let j = 0; j < W; j++) z += weight[d * W + j] * input[t + 1 + j];
+      const [y, slope] = activations[activation](z);
+      o[t * D + d] = y;
+      const dz = dy[t * D + d] * slope;
+      dBias[d] += dz;
+      for (let j = 0; j < W; j++) {
+        dWeight[d * W + j] += dz * input[t + 1 + j];
+        dInput[t + 1 + j] += dz * weight[d * W + j];
+      }
+    }
+    for (let i = 0; i < W; i++) {
+      finalState[d * W + i] = input[T + i];
+      dInput[T + i] += dFinalState[d * W + i];
+    }
+    for (let i = 0; i < W; i++) dInitialState[d * W + i] = dInput[i];
+    for (let t = 0; t < T; t++) dx[t * D + d] = dInput[W + t];
+  }
+  return { o, finalState, dx, dWeight, dBias, dInitialState };
+}

@@ -3,6 +3,7 @@ import * as tf from '@tensorflow/tfjs';
 import { checkDtype, checkOneOf, checkShapes } from '../check.js';
 import { isFused, type PlainForm } from '../form.js';
 import { fusedOp } from '../wasm/fusedOp.js';
+import { gradientOf, pointer } from '../wasm/optional.js';
 import { checkEps, lastAxis, rootNorm, rowsAndWidth, withRowSums } from './rootNorm.js';
 
 export interface RmsNormOptions {
@@ -73,13 +74,13 @@ const fusedGated = fusedOp<'x' | 'gate' | 'weight', { eps: number; silu: boolean
   },
   backward(ctx, [dy], { x, gate, weight }, _, { eps, silu }) {
     const [dx, dGate] = [ctx.out(x.shape), ctx.out(x.shape)];
-    const dWeight = ctx.ptr(weight) ? ctx.out(weight.shape) : undefined;
+    const dWeight = gradientOf(ctx, weight);
     const [rows, D] = rowsAndWidth(x);
     const read = [x, gate, weight, dy].map((t) => ctx.ptr(t));
-    const write = [dx, dGate, dWeight].map((t) => (t ? ctx.ptr(t) : 0));
+    const write = [dx, dGate, dWeight].map((t) => pointer(ctx, t));
     withRowSums(ctx, D, (part, total) =>
       ctx.kernels.gatedRmsNormBwd(...read, ...write, rows, D, eps, Number(silu), part, total),
     );
-    return { x: dx, gate: dGate, ...(dWeight && { weight: dWeight }) };
+    return { x: dx, gate: dGate, weight: dWeight };
   },
 });

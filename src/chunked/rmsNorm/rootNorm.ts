@@ -1,6 +1,7 @@
 /** What the norms share: checks, and the kernel behind both the RMS and the L2 norm. */
 import type * as tf from '@tensorflow/tfjs';
 import { fusedOp } from '../wasm/fusedOp.js';
+import { gradientOf, pointer } from '../wasm/optional.js';
 import type { WasmContext } from '../wasm/runtime.js';
 
 /** Width of the last axis of `x`. */
@@ -36,13 +37,13 @@ export const rootNorm = fusedOp<'x' | 'weight', { meanFactor: number; eps: numbe
   },
   backward(ctx, [dy], { x, weight }, _, { meanFactor, eps }) {
     const dx = ctx.out(x.shape);
-    const dWeight = ctx.ptr(weight) ? ctx.out(weight.shape) : undefined;
+    const dWeight = gradientOf(ctx, weight);
     const [rows, D] = rowsAndWidth(x);
     const read = [x, weight, dy].map((t) => ctx.ptr(t));
-    const write = [dx, dWeight].map((t) => (t ? ctx.ptr(t) : 0));
+    const write = [dx, dWeight].map((t) => pointer(ctx, t));
     withRowSums(ctx, D, (part, total) =>
       ctx.kernels.rmsNormBwd(...read, ...write, rows, D, meanFactor, eps, part, total),
     );
-    return { x: dx, ...(dWeight && { weight: dWeight }) };
+    return { x: dx, weight: dWeight };
   },
 });

@@ -13,7 +13,8 @@ export interface FusedOpSpec<I extends string, A> {
   forward(ctx: WasmContext, inputs: Infos<I>, attrs: A): tf.TensorInfo[];
   /**
    * Gradients of `sum(outputs * dys)` for every differentiable input that was given. `inputs` are the op's inputs and `outputs`
-   * its saved outputs (all of them when `saveOutputs`, else none). An input that was not given needs none (`ctx.ptr` is 0).
+   * its saved outputs (all of them when `saveOutputs`, else none). An input that was not given needs none (`ctx.ptr` is 0): leave it
+   * out or undefined.
    */
   backward?(
     ctx: WasmContext,
@@ -58,7 +59,7 @@ function register<I extends string, A extends object>(kernelName: string, spec: 
       const { call, given, sink } = attrs as unknown as GradCall<I, A>;
       const gradients = backward(WasmContext.of(backend), ...unpackGrad<I>(inputs), call);
       const names = given.filter((name) => gradients[name]);
-      if (names.length !== Object.keys(gradients).length)
+      if (names.length !== Object.values(gradients).filter(Boolean).length)
         throw new Error(`${kernelName}Grad: made a gradient for an absent input`);
       sink.push(...names);
       return names.map((name) => gradients[name] as tf.TensorInfo);
