@@ -1,1 +1,1 @@
-export {};
+export * from './checkpoint/index.js';
