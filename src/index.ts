@@ -1,2 +1,3 @@
+export { type DoctorReport, doctor, formatDoctor } from './backend/doctor.js';
 export type { RelaxedSimd } from './backend/relaxedSimd.js';
 export { type BackendName, type BackendOptions, useBackend } from './backend/useBackend.js';

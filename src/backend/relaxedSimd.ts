@@ -46,7 +46,7 @@ export function chooseBuild(option?: RelaxedSimd): SimdBuild {
 }
 
 /** Why relaxed SIMD cannot be used here; undefined when it can. On Node this may switch the engine's flag on. */
-function refusalOfRelaxedSimd(): string | undefined {
+export function refusalOfRelaxedSimd(): string | undefined {
   if (!WebAssembly.validate(PROBE)) {
     // Asked of the process, not imported: bundlers and browsers never see the module.
     const v8 = globalThis.process?.getBuiltinModule?.('node:v8');

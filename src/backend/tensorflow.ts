@@ -2,14 +2,14 @@
 import * as tf from '@tensorflow/tfjs';
 import { importOptional, isNode } from './optional.js';
 
-const PACKAGES = ['@tensorflow/tfjs-node-gpu', '@tensorflow/tfjs-node'];
+export const TENSORFLOW_PACKAGES = ['@tensorflow/tfjs-node-gpu', '@tensorflow/tfjs-node'];
 
 /** Imports the first of the two that loads. @throws Error naming the remedy when neither does */
 export async function loadTensorflow(): Promise<void> {
   if (tf.findBackendFactory('tensorflow')) return;
   if (!isNode()) throw new Error("useBackend: the tensorflow backend runs in Node only; use useBackend('wasm')");
   const failures: string[] = [];
-  for (const name of PACKAGES) {
+  for (const name of TENSORFLOW_PACKAGES) {
     const failure = await importOptional(name, name).then(
       () => undefined,
       (error: Error) => error.message,

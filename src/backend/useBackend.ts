@@ -36,20 +36,24 @@ export function useBackend(name: BackendName = 'wasm', options: BackendOptions =
 async function activate(name: BackendName, { relaxedSimd }: BackendOptions): Promise<void> {
   checkOneOf('useBackend', 'name', name, BACKENDS);
   const build = chooseBuild(name === 'wasm' ? relaxedSimd : 'off');
-  if (name === 'webgpu') await loadWebgpu();
-  if (name === 'tensorflow') await loadTensorflow();
-  await setBackend(name);
-  if (name === 'cpu') silenceBanner();
-  if (name === 'wasm') await installKernels(build);
+  const before = tf.engine().backendName; // not tf.getBackend(), which would start one
+  try {
+    if (name === 'webgpu') await loadWebgpu();
+    if (name === 'tensorflow') await loadTensorflow();
+    await setBackend(name);
+    if (name === 'cpu') silenceBanner();
+    if (name === 'wasm') await installKernels(build);
+  } catch (error) {
+    if (before) await tf.setBackend(before); // a failed start, or the import of a native package, may have changed it
+    throw error;
+  }
   installFixes(name);
 }
 
-/** `tf.setBackend` logs and carries on with another backend when one does not start; this throws and goes back. */
+/** `tf.setBackend` logs and carries on with another backend when one does not start; this throws. */
 async function setBackend(name: BackendName): Promise<void> {
-  const before = tf.engine().backendName; // not tf.getBackend(), which would start one
   const started = await tf.setBackend(name).catch((error: Error) => error);
   if (started === true && tf.getBackend() === name) return;
-  if (before) await tf.setBackend(before);
   const reason = started instanceof Error ? `: ${started.message}` : '';
   throw new Error(`useBackend: the ${name} backend did not start${reason}; ${REMEDIES[name]}`);
 }

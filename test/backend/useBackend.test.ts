@@ -124,7 +124,7 @@ describe('a fresh process', () => {
   `;
 
   test.each([
-    ['wasm', {}, { backend: 'wasm', build: 'relaxed', sum: 4, fixed: true }],
+    ['wasm', { SEQMIX_RELAXED_SIMD: 'auto' }, { backend: 'wasm', build: 'relaxed', sum: 4, fixed: true }],
     ['wasm', { SEQMIX_RELAXED_SIMD: 'off' }, { backend: 'wasm', build: 'plain', sum: 4, fixed: true }],
     ['cpu', {}, { backend: 'cpu', sum: 4, fixed: false }],
   ])(

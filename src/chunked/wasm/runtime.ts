@@ -46,6 +46,11 @@ export function installedBuild(): SimdBuild | undefined {
   return installed.get(tf.backend())?.build;
 }
 
+/** Size of the active wasm backend's memory in bytes; undefined on other backends. */
+export function wasmBytes(): number | undefined {
+  return tf.engine().backendName === 'wasm' ? wasmMemory(tf.backend() as BackendWasm).buffer.byteLength : undefined;
+}
+
 /** True when fused kernels run on the active backend. On wasm without them it throws rather than fall back silently. */
 export function hasFusedKernels(op: string): boolean {
   if (tf.getBackend() !== 'wasm') return false;
