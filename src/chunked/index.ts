@@ -6,6 +6,13 @@ export {
   type CausalConv1dOutput,
   causalConv1d,
 } from './causalConv1d/index.js';
+export {
+  type KdaGateInputs,
+  type KdaGateOptions,
+  kdaGate,
+  type LogSigmoidGateOptions,
+  logSigmoidGate,
+} from './gates/index.js';
 export { type GlaInputs, type GlaOptions, type GlaOutput, gla } from './gla/index.js';
 export { type L2NormOptions, l2Norm } from './l2Norm/index.js';
 export { type GatedRmsNormOptions, gatedRmsNorm, type RmsNormOptions, rmsNorm } from './rmsNorm/index.js';

@@ -96,3 +96,36 @@ export function causalConv1dOracle(
   }
   return { o, finalState, dx, dWeight, dBias, dInitialState };
 }
+
+/** g = max(logsigmoid(x) / normalizer, clampMin). */
+export function logSigmoidGateOracle(
+  x: Numbers,
+  { normalizer, clampMin = Number.NEGATIVE_INFINITY }: { normalizer: number; clampMin?: number },
+  dy: Numbers,
+) {
+  const free = Float64Array.from(x, (v) => -softplus(-v) / normalizer);
+  const y = free.map((v) => Math.max(v, clampMin));
+  const dx = free.map((v, i) => (v < clampMin ? 0 : (dy[i] * sigmoid(-x[i])) / normalizer));
+  return { y, dx };
+}
+
+/** KDA gate over rows of [H, K]: z = f + dtBias, a = exp(aLog); g = -a softplus(z), or lowerBound * sigmoid(a z). */
+export function kdaGateOracle(
+  { f, aLog, dtBias }: { f: Numbers; aLog?: Numbers; dtBias: Numbers },
+  { H, K, lowerBound }: { H: number; K: number; lowerBound?: number },
+  dg: Numbers,
+) {
+  const [g, df, dALog] = [new Float64Array(f.length), new Float64Array(f.length), new Float64Array(H)];
+  const dDtBias = new Float64Array(H * K);
+  for (let i = 0; i < f.length; i++) {
+    const channel = i % (H * K);
+    const h = Math.floor(channel / K);
+    const [a, z] = [Math.exp(aLog?.[h] ?? 0), f[i] + dtBias[channel]];
+    const s = sigmoid(lowerBound === undefined ? z : a * z);
+    g[i] = lowerBound === undefined ? -a * softplus(z) : lowerBound * s;
+    df[i] = dg[i] * (lowerBound === undefined ? -a * s : a * lowerBound * s * sigmoid(-a * z));
+    dALog[h] += lowerBound === undefined ? dg[i] * g[i] : df[i] * z;
+    dDtBias[channel] += df[i];
+  }
+  return { g, df, dALog, dDtBias };
+}
