@@ -110,8 +110,12 @@ function scanStates(write: tf.Tensor, gate: tf.Tensor, start: tf.Tensor): { befo
   const merged = tf.add(tf.mul(upper, first), second);
   const { before, final } = scanStates(merged, tf.sum(gates, 1).reshape([B, half, R, 1]), start);
   const between = tf.add(tf.mul(lower, before), first);
-  const all = tf.stack([before, between], 2).reshape([B, 2 * half, R, W]);
-  return { before: cutEnd(all, 1, N), final };
+  // Not `stack`: its gradient slices a tensor of rank 5, which is very slow on wasm.
+  const all = tf.concat(
+    [before, between].map((x) => x.reshape([B * half, 1, R * W])),
+    1,
+  );
+  return { before: cutEnd(all.reshape([B, 2 * half, R, W]), 1, N), final };
 }
 
 /** x with `before` and `after` rows of `value` along `axis`. */
