@@ -16,4 +16,5 @@ export {
 export { type GlaInputs, type GlaOptions, type GlaOutput, gla } from './gla/index.js';
 export { type L2NormOptions, l2Norm } from './l2Norm/index.js';
 export { type GatedRmsNormOptions, gatedRmsNorm, type RmsNormOptions, rmsNorm } from './rmsNorm/index.js';
+export { type RotaryEmbeddingOptions, rotaryEmbedding } from './rotary/index.js';
 export { type SwiGluOptions, swiGlu } from './swiGlu/index.js';

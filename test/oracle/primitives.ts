@@ -129,3 +129,23 @@ export function kdaGateOracle(
   }
   return { g, df, dALog, dDtBias };
 }
+
+/** Rotary embedding of x [tokens, H, D] at given positions, and the gradient: y is linear in x, so dx turns dy back. */
+export function rotaryOracle(
+  x: Numbers,
+  { H, D, base }: { H: number; D: number; base: number },
+  positions: Numbers,
+  dy: Numbers,
+) {
+  const [y, dx] = [new Float64Array(x.length), new Float64Array(x.length)];
+  for (let t = 0; t < positions.length; t++)
+    for (let h = 0; h < H; h++)
+      for (let i = 0; i < D / 2; i++) {
+        const angle = positions[t] * base ** ((-2 * i) / D);
+        const [c, s] = [Math.cos(angle), Math.sin(angle)];
+        const [a, b] = [(t * H + h) * D + i, (t * H + h) * D + i + D / 2];
+        [y[a], y[b]] = [x[a] * c - x[b] * s, x[b] * c + x[a] * s];
+        [dx[a], dx[b]] = [dy[a] * c + dy[b] * s, dy[b] * c - dy[a] * s];
+      }
+  return { y, dx };
+}
