@@ -1,0 +1,20 @@
+/** Training data: sources, tokens, batches. */
+export {
+  checkTokens,
+  type DataConfig,
+  type Dataset,
+  loadDataset,
+  splitStream,
+  type TokenStream,
+  tokenizeDocuments,
+} from './dataset.js';
+export { DataError } from './errors.js';
+export { type NpmPackage, npmSources, readNpmSource } from './npmSources.js';
+export {
+  type Batch,
+  IGNORE_INDEX,
+  type ReaderPosition,
+  SequenceReader,
+  type SequenceReaderOptions,
+} from './reader.js';
+export { type DataSource, defaultDocuments, findFiles, readDocuments, type TextDocument } from './sources.js';
