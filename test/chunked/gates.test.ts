@@ -99,8 +99,9 @@ function expectKda(inputs: Partial<KdaInputs>, dg: tf.Tensor, lowerBound: number
   const tolerance = form === 'plain' && lowerBound !== undefined ? 1e-5 : 2e-6;
   expectClose('g', outputs[0], want.g, 2e-6);
   expectClose('df', grads.f, want.df, tolerance);
-  expectClose('dDtBias', grads.dtBias, want.dDtBias, tolerance);
-  if (inputs.aLog) expectClose('dALog', grads.aLog, want.dALog, tolerance);
+  const terms = Math.max(1, want.terms / 4); // terms of both signs cancel
+  expectClose('dDtBias', grads.dtBias, want.dDtBias, tolerance, terms);
+  if (inputs.aLog) expectClose('dALog', grads.aLog, want.dALog, tolerance, terms);
 }
 
 describe.each(forms)('kdaGate, %s form', (form) => {

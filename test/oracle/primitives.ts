@@ -28,7 +28,8 @@ export function swiGluOracle(gate: Numbers, up: Numbers, dy: Numbers) {
 
 /**
  * y = x * r * weight * act(gate) with r = (meanFactor * sum(x^2) + eps)^-1/2, row by row (rows of `D`).
- * With u = dy * weight * act(gate):  dx = r * u - r^3 * meanFactor * x * (x . u).
+ * With u = dy * weight * act(gate):  dx = r * u - r^3 * meanFactor * x * (x . u). `dxTerms` is the largest |r * u|, which may
+ * cancel almost wholly: a rounding error of dx is relative to it.
  */
 export function normOracle(
   { x, gate, weight }: { x: Numbers; gate?: Numbers; weight?: Numbers },
@@ -37,6 +38,7 @@ export function normOracle(
 ) {
   const n = x.length;
   const [y, dx, dGate, dWeight] = [n, n, n, D].map((size) => new Float64Array(size));
+  let dxTerms = 0;
   for (let row = 0; row < n; row += D) {
     let [squares, dot] = [0, 0];
     const act = Array.from({ length: D }, (_, i) => (gate ? activations[activation](gate[row + i]) : [1, 0]));
@@ -49,12 +51,13 @@ export function normOracle(
     for (let i = 0; i < D; i++) {
       const [at, w] = [row + i, weight?.[i] ?? 1];
       y[at] = x[at] * r * w * act[i][0];
+      dxTerms = Math.max(dxTerms, Math.abs(r * u[i]));
       dx[at] = r * u[i] - r ** 3 * meanFactor * x[at] * dot;
       dGate[at] = dy[at] * x[at] * r * w * act[i][1];
       dWeight[i] += dy[at] * x[at] * r * act[i][0];
     }
   }
-  return { y, dx, dGate, dWeight };
+  return { y, dx, dGate, dWeight, dxTerms };
 }
 
 /**
@@ -109,7 +112,10 @@ export function logSigmoidGateOracle(
   return { y, dx };
 }
 
-/** KDA gate over rows of [H, K]: z = f + dtBias, a = exp(aLog); g = -a softplus(z), or lowerBound * sigmoid(a z). */
+/**
+ * KDA gate over rows of [H, K]: z = f + dtBias, a = exp(aLog); g = -a softplus(z), or lowerBound * sigmoid(a z).
+ * `terms` is the largest sum of absolute values behind one entry of dALog or dDtBias, to which their rounding error is relative.
+ */
 export function kdaGateOracle(
   { f, aLog, dtBias }: { f: Numbers; aLog?: Numbers; dtBias: Numbers },
   { H, K, lowerBound }: { H: number; K: number; lowerBound?: number },
@@ -117,6 +123,7 @@ export function kdaGateOracle(
 ) {
   const [g, df, dALog] = [new Float64Array(f.length), new Float64Array(f.length), new Float64Array(H)];
   const dDtBias = new Float64Array(H * K);
+  const absolute = new Float64Array(H * K);
   for (let i = 0; i < f.length; i++) {
     const channel = i % (H * K);
     const h = Math.floor(channel / K);
@@ -126,8 +133,10 @@ export function kdaGateOracle(
     df[i] = dg[i] * (lowerBound === undefined ? -a * s : a * lowerBound * s * sigmoid(-a * z));
     dALog[h] += lowerBound === undefined ? dg[i] * g[i] : df[i] * z;
     dDtBias[channel] += df[i];
+    absolute[channel] += Math.max(Math.abs(df[i]), Math.abs(df[i] * z), Math.abs(dg[i] * g[i]));
   }
-  return { g, df, dALog, dDtBias };
+  const perHead = Array.from({ length: H }, (_, h) => absolute.subarray(h * K, h * K + K).reduce((a, b) => a + b));
+  return { g, df, dALog, dDtBias, terms: Math.max(...perHead) };
 }
 
 /** Rotary embedding of x [tokens, H, D] at given positions, and the gradient: y is linear in x, so dx turns dy back. */

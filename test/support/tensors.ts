@@ -49,7 +49,8 @@ export function outputsAndGrads<I extends Record<string, tf.Tensor>>(
 }
 
 /**
- * `max |got - want| <= tolerance * max(1, max |want|)`, with a report that names the worst element.
+ * `max |got - want| <= tolerance * max(terms, max |want|)`, with a report that names the worst element.
+ * `terms` (default 1): the size of what is summed, for sums whose terms cancel.
  * NaN or Infinity where the reference is finite fails; equal infinities pass.
  */
 export function expectClose(
@@ -57,11 +58,12 @@ export function expectClose(
   got: tf.Tensor | ArrayLike<number>,
   want: tf.Tensor | ArrayLike<number>,
   tolerance: number,
+  terms = 1,
 ): void {
   const [a, b] = [values(got), values(want)];
   if (got instanceof tf.Tensor && want instanceof tf.Tensor) expect(got.shape, `${name}: shape`).toEqual(want.shape);
   expect(a.length, `${name}: length`).toBe(b.length);
-  let [scale, worst, at] = [1, 0, 0];
+  let [scale, worst, at] = [terms, 0, 0];
   for (let i = 0; i < b.length; i++) if (Number.isFinite(b[i])) scale = Math.max(scale, Math.abs(b[i]));
   for (let i = 0; i < b.length; i++) {
     const error = a[i] === b[i] ? 0 : Math.abs(a[i] - b[i]);

@@ -23,18 +23,27 @@ export function hsum(x: v128): f32 {
 // @ts-ignore: decorator
 @inline
 export function exp4(x: v128): v128 {
-  const c = f32x4.min(f32x4.max(x, f32x4.splat(-88.0)), f32x4.splat(89.0));
-  const n = f32x4.nearest(f32x4.mul(c, f32x4.splat(1.4426950408889634)));
-  let r = f32x4.sub(c, f32x4.mul(n, f32x4.splat(0.693359375)));
-  r = f32x4.add(r, f32x4.mul(n, f32x4.splat(2.12194440e-4)));
+  return expBelow89(f32x4.pmin(x, f32x4.splat(89.0))); // pmin(x, c) keeps NaN and is one instruction, unlike min
+}
+
+/**
+ * exp4 without the upper clamp, for x <= 89. Adding 1.5 * 2^23 + 127 rounds x / ln2 to an integer n and leaves n + 127, the
+ * exponent of 2^n, in the low bits. Below -87.33 these bits and r are meaningless; the last line makes such a lane 0.
+ */
+// @ts-ignore: decorator
+@inline
+export function expBelow89(x: v128): v128 {
+  const t = madd(x, f32x4.splat(1.4426950408889634), f32x4.splat(12583039.0));
+  const n = f32x4.sub(t, f32x4.splat(12583039.0));
+  let r = madd(n, f32x4.splat(-0.693359375), x);
+  r = madd(n, f32x4.splat(2.12194440e-4), r);
   let y = madd(f32x4.splat(1.9875691500e-4), r, f32x4.splat(1.3981999507e-3));
   y = madd(y, r, f32x4.splat(8.3334519073e-3));
   y = madd(y, r, f32x4.splat(4.1665795894e-2));
   y = madd(y, r, f32x4.splat(1.6666665459e-1));
   y = madd(y, r, f32x4.splat(5.0000001201e-1));
   y = f32x4.add(madd(y, f32x4.mul(r, r), r), f32x4.splat(1.0));
-  const scale = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(n), i32x4.splat(127)), 23);
-  return v128.andnot(f32x4.mul(y, scale), f32x4.lt(x, f32x4.splat(-87.33654)));
+  return v128.andnot(f32x4.mul(y, i32x4.shl(t, 23)), f32x4.lt(x, f32x4.splat(-87.33654)));
 }
 
 // @ts-ignore: decorator
@@ -43,11 +52,16 @@ export function exp1(x: f32): f32 {
   return f32x4.extract_lane(exp4(f32x4.splat(x)), 0);
 }
 
-/** 1 / (1 + exp(-x)), from exp(-|x|) so that it never overflows. */
+/** 1 / (1 + exp(-x)), relative error about 1e-7 on both sides; exp(-x) = Infinity gives 0. */
 // @ts-ignore: decorator
 @inline
 export function sigmoid4(x: v128): v128 {
-  const e = exp4(f32x4.neg(f32x4.abs(x)));
-  const s = f32x4.div(f32x4.splat(1.0), f32x4.add(f32x4.splat(1.0), e));
-  return v128.bitselect(f32x4.mul(e, s), s, f32x4.lt(x, f32x4.splat(0.0)));
+  return f32x4.div(f32x4.splat(1.0), f32x4.add(f32x4.splat(1.0), exp4(f32x4.neg(x))));
+}
+
+/** exp(-|x|). */
+// @ts-ignore: decorator
+@inline
+export function expMinusAbs4(x: v128): v128 {
+  return expBelow89(v128.or(x, i32x4.splat(<i32>0x80000000)));
 }
