@@ -1,1 +1,16 @@
-export {};
+/** Sequence-mixing layers: each is a `tf.layers.Layer` with `forward(x, state?) -> { y, state }`. */
+export { GatedLinearAttention, type GatedLinearAttentionOptions } from './gatedLinearAttention.js';
+export { RMSNorm, type RMSNormOptions } from './rmsNorm.js';
+export {
+  type ForwardOptions,
+  type LayerArgs,
+  type LayerOutput,
+  type LayerState,
+  SeqLayer,
+  type WeightInit,
+  type WeightSpec,
+} from './seqLayer.js';
+export { ShortConvolution, type ShortConvolutionOptions } from './shortConvolution.js';
+export { SoftmaxAttention, type SoftmaxAttentionOptions } from './softmaxAttention.js';
+export { SwiGLU, type SwiGLUOptions } from './swiGLU.js';
+export { TokenEmbedding, type TokenEmbeddingOptions } from './tokenEmbedding.js';

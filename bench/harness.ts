@@ -1,0 +1,209 @@
+/**
+ * Timing ours against named peers in one run. Each contestant lives in a process of its own, so that one's kernels, memory and
+ * compiled code cannot touch another's; they take turns, repetition by repetition, so that all meet the same weather on the machine.
+ */
+import { fork, spawnSync } from 'node:child_process';
+import { cpus } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { median, range } from './statistics.js';
+
+export type Pass = 'fwd' | 'fwdbwd';
+
+/** What a task is made for. */
+export interface Params {
+  T: number;
+  pass: Pass;
+}
+
+/** One thing to time, run in a process of its own (`bench/worker.ts`). */
+export interface Task {
+  /** `ours`: after `useBackend('wasm')`; `stock`: `tf.setBackend('wasm')` and nothing of ours on it. */
+  setup: 'ours' | 'stock';
+  /** Makes the inputs; the function given back is what is timed. */
+  prepare(params: Params): () => void;
+  /** Why it cannot run for these parameters (it would not fit into memory, say). */
+  refusal?(params: Params): string | undefined;
+}
+
+export interface Suite {
+  name: string;
+  /** Files given to vitest; nothing is measured while one of them is red. */
+  tests: string[];
+  tasks: Record<string, Task>;
+  run(context: Context): Promise<void>;
+}
+
+/** What a suite is given: the options of the command line, and where its rows go. */
+export interface Context {
+  suite: Suite;
+  lengths: number[] | undefined;
+  reps: number;
+  passes: Pass[];
+  emit(row: Row): void;
+}
+
+/** One line of output. `ratio` is peerMs / ms: above 1, ours is faster. */
+export interface Row {
+  suite: string;
+  case: string;
+  backend: string;
+  build: string;
+  cpu: string;
+  cores: number;
+  node: string;
+  pass?: Pass;
+  T?: number;
+  reps?: number;
+  /** Median of ours in milliseconds. */
+  ms?: number;
+  peer?: string;
+  peerMs?: number;
+  ratio?: number;
+  /** Fastest and slowest repetition of both, in milliseconds. */
+  spread?: { ms: [number, number]; peerMs: [number, number] };
+  /** Why there is no figure. */
+  skipped?: string;
+  /** Facts of a row that is no comparison: an exponent, a share of the machine's limit. */
+  [fact: string]: unknown;
+}
+
+/** Times one contestant: `ready` warms it up, `time` runs once and gives milliseconds. */
+export interface Contestant {
+  name: string;
+  ready(): Promise<void>;
+  time(): Promise<number>;
+  close(): void;
+}
+
+/** A warm-up ends when this much time has passed and the task has run often enough for V8 to have compiled it well. */
+const WARM_UP = { ms: 600, calls: 4 };
+/** A single repetition that takes longer than this is given up. */
+export const PATIENCE_MS = 60_000;
+
+/** Warm-up by any clock: runs until both bounds are met, but not again after one very long call. */
+export async function warmUp(run: () => Promise<number>, { ms, calls } = WARM_UP): Promise<void> {
+  let total = 0;
+  for (let i = 0; i < calls || total < ms; i++) {
+    const took = await run();
+    total += took;
+    if (took > 10 * ms) return;
+  }
+}
+
+/** Repetitions in turns: one of each, then the next. A contestant that fails is left out from then on, with the reason. */
+export async function takeTurns(
+  contestants: Contestant[],
+  reps: number,
+): Promise<Map<string, { samples: number[]; failure?: string }>> {
+  const results = new Map(contestants.map(({ name }) => [name, { samples: [] as number[] } as Result]));
+  const attempt = async (contestant: Contestant, act: (result: Result) => Promise<void>) => {
+    const result = results.get(contestant.name) as Result;
+    if (result.failure) return;
+    await act(result).catch((error: Error) => {
+      result.failure = error.message;
+      contestant.close();
+    });
+  };
+  for (const c of contestants) await attempt(c, () => c.ready());
+  for (let i = 0; i < reps; i++)
+    for (const c of contestants) await attempt(c, async ({ samples }) => void samples.push(await c.time()));
+  return results;
+}
+
+interface Result {
+  samples: number[];
+  failure?: string;
+}
+
+/** Times one task of the suite against others, and emits a row for each peer. Gives back the median of ours. */
+export async function compare(
+  context: Context,
+  { name, ours, peers, params }: { name: string; ours: string; peers: (string | Contestant)[]; params: Params },
+): Promise<number> {
+  const { suite, reps } = context;
+  const all: Contestant[] = [ours, ...peers].map((c) => (typeof c === 'string' ? inProcess(suite, c, params) : c));
+  try {
+    const results = await takeTurns(all, reps);
+    const mine = results.get(ours) as Result;
+    if (mine.failure) throw new Error(`bench ${suite.name}: ${ours} failed at T=${params.T}: ${mine.failure}`);
+    for (const { name: peer } of all.slice(1)) {
+      const { samples, failure } = results.get(peer) as Result;
+      const row = { ...facts(suite.name, name), ...params, reps, ms: median(mine.samples), peer };
+      context.emit(failure ? { ...row, skipped: failure } : { ...row, ...against(mine.samples, samples) });
+    }
+    return median(mine.samples);
+  } finally {
+    for (const contestant of all) contestant.close();
+  }
+}
+
+/** The fields of a row that compare two lists of timings. */
+export function against(mine: number[], peers: number[]): Pick<Row, 'ms' | 'peerMs' | 'ratio' | 'spread'> {
+  const [ms, peerMs] = [median(mine), median(peers)];
+  return { ms, peerMs, ratio: peerMs / ms, spread: { ms: range(mine), peerMs: range(peers) } };
+}
+
+let build = 'unknown';
+
+/** What every row says: where it was measured, and which build of the kernels ran. */
+export function facts(suite: string, name: string): Row {
+  const [{ model }] = cpus();
+  return { suite, case: name, backend: 'wasm', build, cpu: model, cores: cpus().length, node: process.versions.node };
+}
+
+/** A contestant that runs a task of the suite in a process of its own. */
+export function inProcess(suite: Suite, name: string, params: Params): Contestant {
+  const task = suite.tasks[name];
+  let child: ReturnType<typeof fork> | undefined;
+  const ask = (message: object) =>
+    new Promise<Answer>((resolve, reject) => {
+      const worker = child as NonNullable<typeof child>;
+      const timer = setTimeout(() => done(new Error(`took more than ${PATIENCE_MS / 1000} s`)), PATIENCE_MS);
+      const onMessage = (answer: Answer) => done(answer.error ? new Error(answer.error) : answer);
+      const onExit = (code: number | null) => done(new Error(`its process ended (exit code ${code})`));
+      const done = (outcome: Answer | Error) => {
+        clearTimeout(timer);
+        worker.off('message', onMessage).off('exit', onExit);
+        if (outcome instanceof Error) reject(outcome);
+        else resolve(outcome);
+      };
+      worker.on('message', onMessage).on('exit', onExit);
+      worker.send(message);
+    });
+  const time = async () => (await ask({ kind: 'time' })).ms;
+  return {
+    name,
+    async ready() {
+      const refusal = task.refusal?.(params);
+      if (refusal) throw new Error(refusal);
+      const file = fileURLToPath(new URL('./worker.ts', import.meta.url));
+      child = fork(file, [], { execArgv: ['--import', 'tsx'], env: { ...process.env, NODE_NO_WARNINGS: '1' } });
+      const answer = await ask({ kind: 'prepare', suite: suite.name, task: name, params });
+      if (task.setup === 'ours') build = answer.build ?? 'none';
+      await warmUp(time);
+    },
+    time,
+    close() {
+      child?.kill('SIGKILL');
+      child = undefined;
+    },
+  };
+}
+
+export interface Answer {
+  ms: number;
+  build?: string;
+  error?: string;
+}
+
+/** Runs the suite's tests; throws when they are red, because a figure for wrong results is worth nothing. */
+export function requireGreen(tests: string[]): void {
+  const root = fileURLToPath(new URL('..', import.meta.url));
+  const vitest = fileURLToPath(new URL('../node_modules/vitest/vitest.mjs', import.meta.url));
+  const { status, stdout, stderr } = spawnSync(process.execPath, [vitest, 'run', ...tests], {
+    cwd: root,
+    encoding: 'utf8',
+  });
+  if (status !== 0)
+    throw new Error(`bench: the tests ${tests.join(' ')} are red, so nothing is measured\n${stdout}\n${stderr}`);
+}

@@ -1,0 +1,5 @@
+/** All suites by name. A new one is one file and one line here. */
+import { gla } from './gla.js';
+import type { Suite } from './harness.js';
+
+export const suites: Record<string, Suite> = { gla };

@@ -1,0 +1,97 @@
+/** Gated linear attention by our WebAssembly kernels: one call for all heads and sequences, forward and backward. */
+import type * as tf from '@tensorflow/tfjs';
+import { fusedOp } from '../wasm/fusedOp.js';
+import type { WasmContext } from '../wasm/runtime.js';
+
+type Input = 'q' | 'k' | 'v' | 'g' | 'initialState';
+
+export interface FusedGlaOptions {
+  /** Factor on the queries. */
+  scale: number;
+  /** A hint that the kernel does not need: it works on chunks of 16 tokens whatever this is, which changes speed only. */
+  chunkSize: number;
+  /** Offsets of packed documents (batch 1), see `gla`. */
+  cuSeqlens?: Int32Array;
+  /**
+   * Bytes of states that the backward pass may hold at once; default 32 MiB. Where those of a sequence do not fit, it holds about the
+   * square root of their number and computes the others once more.
+   */
+  stateBytes?: number;
+}
+
+/**
+ * The fused form of `gla`: same contract, inputs already checked; needs the wasm backend. Differentiable once, in every input and
+ * through both outputs.
+ */
+export function fusedGla(
+  { q, k, v, g, initialState }: { q: tf.Tensor; k: tf.Tensor; v: tf.Tensor; g: tf.Tensor; initialState?: tf.Tensor },
+  { scale, cuSeqlens, stateBytes = 32 << 20 }: FusedGlaOptions,
+): { o: tf.Tensor; finalState: tf.Tensor } {
+  const [B, T] = q.shape;
+  const offsets = cuSeqlens ? Array.from(cuSeqlens) : Array.from({ length: B + 1 }, (_, b) => b * T);
+  const [o, finalState] = fused({ q, k, v, g, initialState }, { scale, offsets, stateBytes });
+  return { o, finalState };
+}
+
+interface Attrs {
+  scale: number;
+  /** First token of every sequence, counted through the batch, and the end of the last. */
+  offsets: number[];
+  stateBytes: number;
+}
+
+const fused = fusedOp<Input, Attrs>({
+  name: 'Gla',
+  inputs: ['q', 'k', 'v', 'g', 'initialState'],
+  forward(ctx, { q, k, v, g, initialState }, { scale, offsets }) {
+    const { N, H, K, V, perHead } = sizes(q, v, g, offsets);
+    const o = ctx.out(v.shape);
+    const finalState = ctx.out([N, H, K, V]);
+    withOffsets(ctx, offsets, ctx.kernels.glaFwdScratch(K, V), (table, scratch) =>
+      ctx.kernels.glaFwd(
+        ...[q, k, v, g, initialState, o, finalState].map((x) => ctx.ptr(x)),
+        ...[table, N, H, K, V, perHead, scale, scratch],
+      ),
+    );
+    return [o, finalState];
+  },
+  backward(ctx, [dO, dFinalState], { q, k, v, g, initialState }, _, { scale, offsets, stateBytes }) {
+    const { N, H, K, V, perHead } = sizes(q, v, g, offsets);
+    const [dq, dk, dv, dg] = [q, k, v, g].map((x) => ctx.out(x.shape));
+    const dInitialState = ctx.ptr(initialState) ? ctx.out(initialState.shape) : undefined;
+    const longest = Math.max(...offsets.slice(1).map((end, n) => end - offsets[n]));
+    const segment = segmentLength(longest, K * V * 4, stateBytes);
+    withOffsets(ctx, offsets, ctx.kernels.glaBwdScratch(longest, K, V, segment), (table, scratch) =>
+      ctx.kernels.glaBwd(
+        ...[q, k, v, g, initialState, dO, dFinalState, dq, dk, dv, dg].map((x) => ctx.ptr(x)),
+        ...[dInitialState ? ctx.ptr(dInitialState) : 0, table, N, H, K, V, perHead, scale, segment, scratch],
+      ),
+    );
+    return { q: dq, k: dk, v: dv, g: dg, ...(dInitialState && { initialState: dInitialState }) };
+  },
+});
+
+/** Chunks whose states the backward pass holds at once. */
+function segmentLength(T: number, bytesPerState: number, stateBytes: number): number {
+  const chunks = Math.ceil(T / 16);
+  return chunks * bytesPerState <= stateBytes ? chunks : Math.ceil(Math.sqrt(chunks));
+}
+
+function sizes(q: tf.TensorInfo, v: tf.TensorInfo, g: tf.TensorInfo, offsets: number[]) {
+  const [, , H, K] = q.shape;
+  return { N: offsets.length - 1, H, K, V: v.shape[3], perHead: g.shape.length === 3 ? 1 : 0 };
+}
+
+/** Scratch for a kernel with the table of offsets before it. */
+function withOffsets(
+  ctx: WasmContext,
+  offsets: number[],
+  bytes: number,
+  body: (table: number, scratch: number) => void,
+): void {
+  const tableBytes = (offsets.length * 4 + 15) & ~15;
+  ctx.scratch(tableBytes + bytes, (table) => {
+    ctx.writeInts(table, offsets);
+    body(table, table + tableBytes);
+  });
+}

@@ -1,0 +1,140 @@
+#!/usr/bin/env node
+/** The command line: parse, call, print. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError, Option } from 'commander';
+import { splitOverrides } from './overrides.js';
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+
+const backendOption = () =>
+  new Option('--backend <name>', 'backend to compute on').choices(['wasm', 'webgpu', 'tensorflow', 'cpu']).default('wasm');
+
+function buildProgram(overrides: string[]): Command {
+  const program = new Command('seqmix')
+    .description('Train and run sequence models of linear cost on TensorFlow.js.')
+    .version(version)
+    .showHelpAfterError('(add --help for the options)')
+    .exitOverride();
+
+  program
+    .command('train')
+    .description('train the model that a run config describes')
+    .argument('<config>', 'run config, e.g. configs/runs/quickstart.json')
+    .option('--resume', 'go on from the last checkpoint of the run', false)
+    .option('--fresh', 'delete an earlier run in the same folder first', false)
+    .addHelpText(
+      'after',
+      `
+Any setting of the config can be given on the command line by its path:
+  seqmix train configs/runs/quickstart.json --train.lr=3e-4 --train.steps=500 --output.dir=runs/try
+
+Ctrl-C saves a checkpoint after the step at hand and says how to go on; a second Ctrl-C stops at once.
+The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the same numbers as an unbroken one.`,
+    )
+    .action(async (config: string, options: { resume: boolean; fresh: boolean }) => {
+      const { runTrain } = await import('./train.js');
+      process.exitCode = await runTrain(config, { ...options, overrides });
+    });
+
+  program
+    .command('generate')
+    .description('continue a text, streaming')
+    .argument('<model>', 'a name in pretrained/, or the folder of a run, a checkpoint or an exported model')
+    .option('-p, --prompt <text>', 'text to continue', 'The ')
+    .option('-n, --max-tokens <n>', 'tokens to generate', integer, 256)
+    .option('-t, --temperature <x>', '0 takes the likeliest token', number, 0.8)
+    .option('--top-k <k>', 'choose among the k likeliest tokens', integer)
+    .option('--top-p <p>', 'choose among the likeliest tokens of total probability p', number)
+    .option('--repetition-penalty <x>', 'above 1 discourages tokens already there', number, 1)
+    .option('--stop <text...>', 'stop before any of these texts')
+    .option('--seed <n>', 'the same seed gives the same text', integer, 0)
+    .option('--load-session <file>', 'go on from a saved session')
+    .option('--save-session <file>', 'save the state after the last token')
+    .addOption(backendOption())
+    .action(async (model: string, options) => {
+      const { runGenerate } = await import('./generate.js');
+      process.exitCode = await runGenerate(model, options);
+    });
+
+  program
+    .command('eval')
+    .description('score a text: nats per token and bits per byte')
+    .argument('<model>', 'a name in pretrained/, or the folder of a run, a checkpoint or an exported model')
+    .argument('[files...]', 'text files or globs; default: the validation part of the data the model was trained on')
+    .option('--seq-len <n>', 'tokens per window; default: as in training', integer)
+    .option('--batch-size <n>', 'windows per batch', integer, 8)
+    .option('--json', 'print one JSON object', false)
+    .addOption(backendOption())
+    .action(async (model: string, files: string[], options) => {
+      const { runEval } = await import('./eval.js');
+      process.exitCode = await runEval(model, files, options);
+    });
+
+  program
+    .command('describe')
+    .description('layers, shapes, parameters and state bytes of a model, without loading weights')
+    .argument('<model>', 'a model or run config (.json), a name in pretrained/, or a folder with a model')
+    .option('--json', 'print one JSON object', false)
+    .action(async (model: string, options) => {
+      const { runDescribe } = await import('./describe.js');
+      process.exitCode = await runDescribe(model, { ...options, overrides });
+    });
+
+  program
+    .command('export')
+    .description('write the weights of a run as a model folder of its own')
+    .argument('<run>', 'folder of a run or a checkpoint; of a run the best checkpoint is taken')
+    .argument('<folder>', 'folder to write')
+    .addOption(new Option('--dtype <type>', 'element type of the weights').choices(['BF16', 'F16', 'F32']).default('BF16'))
+    .option('--last', 'take the last checkpoint instead of the best', false)
+    .action(async (run: string, folder: string, options) => {
+      const { runExport } = await import('./export.js');
+      process.exitCode = await runExport(run, folder, options);
+    });
+
+  program
+    .command('doctor')
+    .description('what runs here: versions, backend, SIMD, threads, memory, missing kernels')
+    .option('--json', 'print one JSON object', false)
+    .addOption(backendOption())
+    .action(async (options) => {
+      const { runDoctor } = await import('./doctor.js');
+      process.exitCode = await runDoctor(options);
+    });
+
+  return program;
+}
+
+function number(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isFinite(value)) throw usage(`expected a number, got "${text}"`);
+  return value;
+}
+
+function integer(text: string): number {
+  const value = number(text);
+  if (!Number.isInteger(value)) throw usage(`expected a whole number, got "${text}"`);
+  return value;
+}
+
+const usage = (message: string) => new CommanderError(2, 'seqmix.usage', message);
+
+async function main(): Promise<void> {
+  const { args, overrides } = splitOverrides(process.argv.slice(2));
+  try {
+    const program = buildProgram(overrides);
+    if (overrides.length && !['train', 'describe'].includes(args[0])) throw usage(`${overrides[0]} only works with train and describe`);
+    await program.parseAsync(args, { from: 'user' });
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      if (error.code === 'seqmix.usage') console.error(`error: ${error.message}`);
+      process.exitCode = error.exitCode === 0 ? 0 : 2;
+      return;
+    }
+    console.error(`error: ${error instanceof Error ? error.message : String(error)}`);
+    if (process.env.SEQMIX_DEBUG && error instanceof Error) console.error(error.stack);
+    process.exitCode = 1;
+  }
+}
+
+await main();

@@ -1,0 +1,219 @@
+/**
+ * Gated linear attention (Yang et al. 2023, https://arxiv.org/abs/2312.06635, Sec. 4.4).
+ * Per head: `S_t = exp(g_t)[:, None] * S_{t-1} + k_t v_t^T`, `o_t = K^-0.5 * S_t^T q_t`, with a decay per key channel from
+ * `g = logsigmoid(W2 W1 x + b) / 16`; the output is RMS-normed per head, gated and projected back.
+ */
+import * as tf from '@tensorflow/tfjs';
+import { checkOneOf } from '../chunked/check.js';
+import { causalConv1d, gatedRmsNorm, gla, linear, logSigmoidGate, rmsNorm } from '../chunked/index.js';
+import { mergeHeads, repeatHeads, splitHeads } from './heads.js';
+import {
+  type ForwardOptions,
+  type LayerArgs,
+  type LayerOutput,
+  type LayerState,
+  SeqLayer,
+  type WeightSpec,
+} from './seqLayer.js';
+import { bias, convTaps, matrix, normScale } from './weightSpecs.js';
+
+export interface GatedLinearAttentionOptions {
+  /** Model width D. */
+  hiddenSize: number;
+  /** Width of all keys over D, default 0.5; `trunc(D * expandK)` must be a multiple of numHeads. */
+  expandK: number;
+  /** Width of all values over D, default 1. */
+  expandV: number;
+  /** Default 4. */
+  numHeads: number;
+  /** Heads of k, v and the gates, each shared by numHeads / numKvHeads heads of q in a row; null (default): numHeads. */
+  numKvHeads: number | null;
+  /** Applied to q and k; default null. The published 7B model uses relu. */
+  featureMap: 'relu' | null;
+  /** Short causal convolution and SiLU on q, k and v, default false. */
+  useShortConv: boolean;
+  /** Taps of the short convolution, default 4. */
+  convSize: number;
+  /** Default false. */
+  convBias: boolean;
+  /** Multiply the normed output by `gateFn` of a projection of the input, default true. */
+  useOutputGate: boolean;
+  /** Default 'swish', which is SiLU. */
+  gateFn: 'swish' | 'sigmoid';
+  /** Scale weights in the output norm, default true. */
+  elementwiseAffine: boolean;
+  /** Default 1e-5 (language models use 1e-6). */
+  normEps: number;
+  /** The gate's log is divided by this, default 16. */
+  gateLogitNormalizer: number;
+  /** Rank of the gate's projection, default 16. */
+  gateLowRankDim: number;
+  /** Least log decay per token; null (default): none. */
+  clampMin: number | null;
+  /** Tokens per chunk of the op; null (default): the op's own choice. */
+  chunkSize: number | null;
+  /** Form of the op, default 'auto'. */
+  form: 'auto' | 'chunk' | 'recurrent' | 'parallel';
+  /** Start of the weights where no model gives it, default 0. */
+  seed: number;
+}
+
+const defaults: Omit<GatedLinearAttentionOptions, 'hiddenSize'> = {
+  expandK: 0.5,
+  expandV: 1,
+  numHeads: 4,
+  numKvHeads: null,
+  featureMap: null,
+  useShortConv: false,
+  convSize: 4,
+  convBias: false,
+  useOutputGate: true,
+  gateFn: 'swish',
+  elementwiseAffine: true,
+  normEps: 1e-5,
+  gateLogitNormalizer: 16,
+  gateLowRankDim: 16,
+  clampMin: null,
+  chunkSize: null,
+  form: 'auto',
+  seed: 0,
+};
+
+/** [B, T, D] -> [B, T, D]; state `{ recurrent [B, H, K, V] }`, with short convolutions also `{ convQ, convK, convV [B, width, convSize] }`. */
+export class GatedLinearAttention extends SeqLayer<GatedLinearAttentionOptions> {
+  static readonly className: string = 'GatedLinearAttention';
+  readonly #keyDim: number;
+  readonly #valueDim: number;
+  readonly #kvHeads: number;
+
+  /** @throws RangeError when an option is unknown or does not fit the others */
+  constructor(args: LayerArgs<GatedLinearAttentionOptions>) {
+    super(args, defaults);
+    const { hiddenSize, expandK, expandV, numHeads, numKvHeads } = this.options;
+    this.#keyDim = Math.trunc(hiddenSize * expandK);
+    this.#valueDim = Math.trunc(hiddenSize * expandV);
+    this.#kvHeads = numKvHeads ?? numHeads;
+    this.#checkOptions();
+  }
+
+  #checkOptions(): void {
+    const { numHeads, numKvHeads, featureMap, gateFn, normEps, chunkSize, clampMin } = this.options;
+    this.requirePositive('numHeads', 'convSize', 'gateLowRankDim');
+    if (numKvHeads !== null) this.requirePositive('numKvHeads');
+    if (chunkSize !== null) this.requirePositive('chunkSize');
+    for (const [name, width] of Object.entries({ expandK: this.#keyDim, expandV: this.#valueDim }))
+      this.require(
+        width > 0 && width % numHeads === 0,
+        `numHeads must divide trunc(hiddenSize * ${name}), got ${numHeads} and ${width}`,
+      );
+    this.require(numHeads % this.#kvHeads === 0, `numKvHeads must divide numHeads, got ${numKvHeads} and ${numHeads}`);
+    if (featureMap !== null) checkOneOf('GatedLinearAttention', 'featureMap', featureMap, ['relu']);
+    checkOneOf('GatedLinearAttention', 'gateFn', gateFn, ['swish', 'sigmoid']);
+    this.require(normEps > 0, `normEps must be positive, got ${normEps}`);
+    this.require(clampMin === null || clampMin <= 0, `clampMin bounds a log decay: it must be <= 0, got ${clampMin}`);
+  }
+
+  override weightSpecs(): Record<string, WeightSpec> {
+    const { hiddenSize, numHeads, gateLowRankDim, useOutputGate, elementwiseAffine, useShortConv } = this.options;
+    const [keyDim, valueDim] = [this.#keyDim, this.#valueDim];
+    const [kvKeyDim, kvValueDim] = [keyDim, valueDim].map((n) => (n / numHeads) * this.#kvHeads);
+    return {
+      'q_proj.weight': matrix(keyDim, hiddenSize),
+      'k_proj.weight': matrix(kvKeyDim, hiddenSize),
+      'v_proj.weight': matrix(kvValueDim, hiddenSize),
+      ...(useShortConv && {
+        ...this.#convSpecs('q', keyDim),
+        ...this.#convSpecs('k', kvKeyDim),
+        ...this.#convSpecs('v', kvValueDim),
+      }),
+      'gk_proj.0.weight': matrix(gateLowRankDim, hiddenSize),
+      'gk_proj.1.weight': matrix(kvKeyDim, gateLowRankDim),
+      'gk_proj.1.bias': bias(kvKeyDim, gateLowRankDim),
+      ...(useOutputGate && { 'g_proj.weight': matrix(valueDim, hiddenSize) }),
+      ...(elementwiseAffine && { [this.#normName]: normScale(valueDim / numHeads) }),
+      'o_proj.weight': matrix(hiddenSize, valueDim),
+    };
+  }
+
+  #convSpecs(name: string, width: number): Record<string, WeightSpec> {
+    const { convSize, convBias } = this.options;
+    return {
+      [`${name}_conv1d.weight`]: convTaps(width, convSize),
+      ...(convBias && { [`${name}_conv1d.bias`]: bias(width, convSize) }),
+    };
+  }
+
+  /** The published checkpoints name the norm after the kernel that fuses it with its gate. */
+  get #normName(): string {
+    const { useOutputGate, gateFn } = this.options;
+    return useOutputGate && gateFn === 'swish' ? 'g_norm_swish_gate.weight' : 'g_norm.weight';
+  }
+
+  protected override run(x: tf.Tensor, state: LayerState | undefined, { cuSeqlens }: ForwardOptions): LayerOutput {
+    const { numHeads, clampMin, gateLogitNormalizer, chunkSize, form } = this.options;
+    const shared = numHeads / this.#kvHeads;
+    const next: LayerState = {};
+    const project = (name: 'q' | 'k' | 'v') => {
+      const p = linear({ x, weight: this.need(`${name}_proj.weight`) });
+      const y = this.options.useShortConv ? this.#convolve(name, p, state, next, cuSeqlens) : p;
+      return this.options.featureMap && name !== 'v' ? tf.relu(y) : y;
+    };
+    const low = linear({ x, weight: this.need('gk_proj.0.weight') });
+    const gate = linear({ x: low, weight: this.need('gk_proj.1.weight'), bias: this.need('gk_proj.1.bias') });
+    const g = logSigmoidGate({ x: gate }, { normalizer: gateLogitNormalizer, clampMin: clampMin ?? undefined });
+    const { o, finalState } = gla(
+      {
+        q: splitHeads(project('q'), numHeads),
+        k: repeatHeads(project('k'), this.#kvHeads, shared),
+        v: repeatHeads(project('v'), this.#kvHeads, shared),
+        g: repeatHeads(g, this.#kvHeads, shared),
+        initialState: state?.recurrent,
+      },
+      { chunkSize: chunkSize ?? undefined, form, cuSeqlens },
+    );
+    next.recurrent = finalState;
+    const y = linear({ x: mergeHeads(this.#normAndGate(o, x)), weight: this.need('o_proj.weight') });
+    return { y, state: next };
+  }
+
+  #convolve(
+    name: 'q' | 'k' | 'v',
+    x: tf.Tensor,
+    state: LayerState | undefined,
+    next: LayerState,
+    cuSeqlens?: Int32Array,
+  ): tf.Tensor {
+    const key = `conv${name.toUpperCase()}`;
+    const taps = this.need(`${name}_conv1d.weight`);
+    const weight = tf.reshape(taps, [taps.shape[0], taps.shape[2] as number]);
+    const { o, finalState } = causalConv1d(
+      { x, weight, bias: this.weight(`${name}_conv1d.bias`), initialState: state?.[key] },
+      { activation: 'silu', cuSeqlens },
+    );
+    next[key] = finalState;
+    return o;
+  }
+
+  #normAndGate(o: tf.Tensor, x: tf.Tensor): tf.Tensor {
+    const { numHeads, normEps: eps, useOutputGate, gateFn } = this.options;
+    const weight = this.weight(this.#normName);
+    if (!useOutputGate) return rmsNorm({ x: o, weight }, { eps });
+    const gate = splitHeads(linear({ x, weight: this.need('g_proj.weight') }), numHeads);
+    return gatedRmsNorm({ x: o, gate, weight }, { eps, activation: gateFn === 'swish' ? 'silu' : 'sigmoid' });
+  }
+
+  protected override stateShapes(batch: number): Record<string, number[]> {
+    const { numHeads, useShortConv, convSize } = this.options;
+    const [K, V] = [this.#keyDim / numHeads, this.#valueDim / numHeads];
+    const conv = (width: number) => [batch, width, convSize];
+    return {
+      recurrent: [batch, numHeads, K, V],
+      ...(useShortConv && {
+        convQ: conv(this.#keyDim),
+        convK: conv(K * this.#kvHeads),
+        convV: conv(V * this.#kvHeads),
+      }),
+    };
+  }
+}
+tf.serialization.registerClass(GatedLinearAttention);

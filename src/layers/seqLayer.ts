@@ -1,0 +1,217 @@
+/** The contract of every layer here: a `tf.layers.Layer` whose `forward` takes a state in and gives a state out. */
+import * as tf from '@tensorflow/tfjs';
+import { Rng } from '../rng.js';
+
+/** What a layer remembers of the past: named tensors, owned by the caller. */
+export type LayerState = Record<string, tf.Tensor>;
+
+export interface ForwardOptions {
+  /** Packed documents: offsets `[0, n1, n1 + n2, ..., T]`; needs B = 1. States then hold one entry per document. */
+  cuSeqlens?: Int32Array;
+}
+
+export interface LayerOutput {
+  /** [B, T, D] */
+  y: tf.Tensor;
+  /** The state after the last token. */
+  state: LayerState;
+}
+
+/** A trainable weight: its shape in the layout of published checkpoints ([out, in]) and how it starts. */
+export interface WeightSpec {
+  shape: number[];
+  /** Matrices (and convolution taps, embeddings) take weight decay; norms, biases and `other` do not. */
+  kind: 'matrix' | 'bias' | 'norm' | 'other';
+  /** How many inputs one output sums over; the stand-alone start is uniform within +-1/sqrt(fanIn). */
+  fanIn?: number;
+  /** A start of its own, stand-alone and inside a model. */
+  init?: (rng: Rng) => Float32Array;
+}
+
+/** Start value of a weight. */
+export type WeightInit = (name: string, spec: WeightSpec) => Float32Array;
+
+/** Arguments every TensorFlow.js layer takes (`name`, `inputShape`, `trainable`, ...). */
+export type TfLayerArgs = NonNullable<ConstructorParameters<typeof tf.layers.Layer>[0]>;
+
+/** Options of one of our layers as given: all but `hiddenSize` have defaults. */
+export type LayerArgs<O extends { hiddenSize: number }> = TfLayerArgs &
+  Partial<Omit<O, 'hiddenSize'>> &
+  Pick<O, 'hiddenSize'>;
+
+const TF_ARGS = ['inputShape', 'batchInputShape', 'batchSize', 'dtype', 'name', 'trainable', 'weights', 'inputDType'];
+
+/** Shape of a layer's input, of one sample or of one of several inputs, as TensorFlow.js hands it to `build`. */
+type BuildShape = (number | null)[] | (number | null)[][];
+
+/**
+ * Base of all layers. A subclass gives `weightSpecs`, `run` and the sizes of its state; this class gives weights, start values,
+ * building on first use, and everything `tf.model` needs (`call`, `getConfig`, saving and loading).
+ */
+export abstract class SeqLayer<O extends { hiddenSize: number } = { hiddenSize: number }> extends tf.layers.Layer {
+  /** All options, defaults filled in; JSON-safe. */
+  readonly options: Readonly<O>;
+  readonly #variables = new Map<string, tf.Variable>();
+  #init: WeightInit | undefined;
+  #onlyBuild = false;
+
+  protected constructor(args: LayerArgs<O>, defaults: Omit<O, 'hiddenSize'>) {
+    super(args);
+    this.options = this.#resolve(args, defaults);
+    this.requirePositive('hiddenSize' as keyof O & string);
+  }
+
+  /** Every weight by its name in published checkpoints. Known from the options alone: nothing is allocated. */
+  abstract weightSpecs(): Record<string, WeightSpec>;
+
+  /** Bytes of the state of `batch` sequences that have read `position` tokens (default 0); 0 for a layer without state. */
+  stateSize(batch: number, position = 0): number {
+    return floatBytes(...Object.values(this.stateShapes(batch, position)));
+  }
+
+  /** The state before the first token; `forward` without a state starts from the same. The caller owns it. */
+  initialState(batch: number): LayerState {
+    return Object.fromEntries(Object.entries(this.stateShapes(batch, 0)).map(([name, s]) => [name, tf.zeros(s)]));
+  }
+
+  /** The mathematics, inside a tidy, after the checks. */
+  protected abstract run(x: tf.Tensor, state: LayerState | undefined, options: ForwardOptions): LayerOutput;
+
+  /**
+   * State in, state out: this one method trains, prefills a prompt in pieces and decodes one token.
+   * @param x [B, T, D]
+   * @param state from an earlier call; zeros if absent. It is not disposed
+   * @throws RangeError when x or the state does not fit the layer
+   */
+  forward(x: tf.Tensor, state?: LayerState, options: ForwardOptions = {}): LayerOutput {
+    if (!this.built) this.buildWith(undefined, x);
+    this.checkInput(x.shape);
+    if (state) this.#checkState(state);
+    return tf.tidy(() => this.run(x, state, options) as unknown as tf.TensorContainerObject) as unknown as LayerOutput;
+  }
+
+  override call(inputs: tf.Tensor | tf.Tensor[]): tf.Tensor {
+    const x = Array.isArray(inputs) ? inputs[0] : inputs;
+    return this.#onlyBuild ? x : tf.tidy(() => this.forward(x).y);
+  }
+
+  /** All weights by their names in published checkpoints, in the order of `weightSpecs`. Builds the layer if need be. */
+  weightsByName(): Map<string, tf.Variable> {
+    if (!this.built) this.buildWith();
+    return new Map(this.#variables);
+  }
+
+  /** Creates the weights now, with the given start values; without them each is seeded uniform (see `WeightSpec.fanIn`). */
+  buildWith(init?: WeightInit, x?: tf.Tensor): void {
+    if (this.built) throw new Error(`${this.label}: is already built; give start values before its first use`);
+    this.#init = init;
+    this.#onlyBuild = true;
+    try {
+      // `apply` is the only way into TensorFlow.js' name scope, which makes the weights' names unique when a model is saved.
+      tf.tidy(() => void this.apply(x ?? this.buildInput()));
+    } finally {
+      this.#onlyBuild = false;
+      this.#init = undefined;
+    }
+  }
+
+  override build(inputShape: BuildShape): void {
+    this.checkInput((Array.isArray(inputShape[0]) ? inputShape[0] : inputShape) as (number | null)[]);
+    const init = this.#init ?? this.#standaloneInit();
+    for (const [name, spec] of Object.entries(this.weightSpecs())) {
+      const initializer = { apply: () => tf.tensor(init(name, spec), spec.shape, 'float32') };
+      const weight = this.addWeight(name, spec.shape, 'float32', initializer as unknown as AddWeightInitializer);
+      this.#variables.set(name, weight.read() as tf.Variable);
+    }
+    super.build(inputShape as Parameters<tf.layers.Layer['build']>[0]);
+  }
+
+  override computeOutputShape(inputShape: BuildShape): (number | null)[] {
+    return (Array.isArray(inputShape[0]) ? inputShape[0] : inputShape) as (number | null)[];
+  }
+
+  override getConfig(): tf.serialization.ConfigDict {
+    return { ...super.getConfig(), ...(this.options as unknown as tf.serialization.ConfigDict) };
+  }
+
+  /** A weight by its checkpoint name; undefined for one these options leave out. */
+  protected weight(name: string): tf.Variable | undefined {
+    return this.#variables.get(name);
+  }
+
+  /** A weight that is always there. */
+  protected need(name: string): tf.Variable {
+    const found = this.#variables.get(name);
+    if (!found) throw new Error(`${this.label}: has no weight "${name}"`);
+    return found;
+  }
+
+  protected checkInput(shape: (number | null)[]): void {
+    const width = this.options.hiddenSize;
+    if (shape.length !== 3 || shape[2] !== width)
+      throw new RangeError(`${this.label}: input must have shape [B,T,${width}], got [${shape.map((n) => n ?? '*')}]`);
+  }
+
+  /** Any input that fits, to build with. */
+  protected buildInput(): tf.Tensor {
+    return tf.zeros([1, 1, this.options.hiddenSize]);
+  }
+
+  /** Class and layer name, to begin an error with. */
+  protected get label(): string {
+    return `${this.getClassName()} "${this.name}"`;
+  }
+
+  /** Throws a RangeError about the options unless `condition` holds. */
+  protected require(condition: boolean, message: string): void {
+    if (!condition) throw new RangeError(`${this.getClassName()}: ${message}`);
+  }
+
+  /** Throws a RangeError unless every named option is a positive integer. */
+  protected requirePositive(...names: (keyof O & string)[]): void {
+    for (const name of names) {
+      const value = this.options[name];
+      this.require(Number.isInteger(value) && Number(value) > 0, `${name} must be a positive integer, got ${value}`);
+    }
+  }
+
+  #resolve(args: LayerArgs<O>, defaults: Omit<O, 'hiddenSize'>): O {
+    const options: Record<string, unknown> = { hiddenSize: undefined, ...defaults };
+    for (const [name, value] of Object.entries(args ?? {})) {
+      if (TF_ARGS.includes(name)) continue;
+      const known = name in options;
+      this.require(known, `unknown option "${name}"; the options are ${Object.keys(options).join(', ')}`);
+      if (value !== undefined) options[name] = value;
+    }
+    return options as O;
+  }
+
+  #checkState(state: LayerState): void {
+    const want = Object.keys(this.stateShapes(1, 0)).sort().join(', ') || 'nothing';
+    const got = Object.keys(state).sort().join(', ') || 'nothing';
+    if (want !== got) throw new RangeError(`${this.label}: its state must hold ${want}, got ${got}`);
+  }
+
+  /** Shapes of the tensors in the state of `batch` sequences after `position` tokens; none by default. */
+  protected stateShapes(_batch: number, _position: number): Record<string, number[]> {
+    return {};
+  }
+
+  #standaloneInit(): WeightInit {
+    const seed = (this.options as { seed?: number }).seed ?? 0;
+    const rng = new Rng(seed).split(this.name);
+    return (name, spec) => {
+      if (spec.init) return spec.init(rng.split(name));
+      const size = tf.util.sizeFromShape(spec.shape);
+      if (spec.kind === 'norm') return new Float32Array(size).fill(1);
+      const bound = (spec.fanIn ?? spec.shape[spec.shape.length - 1]) ** -0.5;
+      return rng.split(name).uniformArray(size, -bound, bound);
+    };
+  }
+}
+
+type AddWeightInitializer = Parameters<tf.layers.Layer['addWeight']>[3];
+
+/** Bytes of float32 tensors of the given shapes. */
+export const floatBytes = (...shapes: number[][]): number =>
+  shapes.reduce((sum, shape) => sum + 4 * tf.util.sizeFromShape(shape), 0);

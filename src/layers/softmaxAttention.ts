@@ -1,0 +1,133 @@
+/**
+ * Causal softmax attention with rotary positions (Su et al. 2021, https://arxiv.org/abs/2104.09864) and shared key/value heads
+ * (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245), the quadratic layer of hybrid models.
+ */
+import * as tf from '@tensorflow/tfjs';
+import { flashAttention, linear, rotaryEmbedding } from '../chunked/index.js';
+import { mergeHeads, splitHeads } from './heads.js';
+import {
+  type ForwardOptions,
+  type LayerArgs,
+  type LayerOutput,
+  type LayerState,
+  SeqLayer,
+  type WeightSpec,
+} from './seqLayer.js';
+import { matrix } from './weightSpecs.js';
+
+export interface SoftmaxAttentionOptions {
+  /** Model width D. */
+  hiddenSize: number;
+  /** Default 4. */
+  numHeads: number;
+  /** Key/value heads, each shared by numHeads / numKvHeads heads of q in a row; null (default): numHeads. */
+  numKvHeads: number | null;
+  /** Width of a head; null (default): hiddenSize / numHeads. */
+  headDim: number | null;
+  /** Base of the rotary frequencies, default 10000; null: no positions. */
+  ropeBase: number | null;
+  /** A token sees itself and the window - 1 tokens before it, and the cache keeps no more; null (default): all. */
+  window: number | null;
+  /** Start of the weights where no model gives it, default 0. */
+  seed: number;
+}
+
+/**
+ * [B, T, D] -> [B, T, D]; state `{ k, v [B, S, G, headDim] }`, the (rotated) keys and values of the past, at most window - 1 of them; with
+ * a window also `position` [1] (int32), the tokens read so far. Packed documents differ in length, so they give and take no cache: `{}`.
+ */
+export class SoftmaxAttention extends SeqLayer<SoftmaxAttentionOptions> {
+  static readonly className: string = 'SoftmaxAttention';
+  readonly #kvHeads: number;
+  readonly #headDim: number;
+
+  /** @throws RangeError when an option is unknown or does not fit the others */
+  constructor(args: LayerArgs<SoftmaxAttentionOptions>) {
+    super(args, { numHeads: 4, numKvHeads: null, headDim: null, ropeBase: 10000, window: null, seed: 0 });
+    const { hiddenSize, numHeads, numKvHeads, headDim, ropeBase } = this.options;
+    this.requirePositive('numHeads');
+    for (const name of ['numKvHeads', 'headDim', 'window'] as const)
+      if (this.options[name] !== null) this.requirePositive(name);
+    this.#kvHeads = numKvHeads ?? numHeads;
+    this.#headDim = headDim ?? hiddenSize / numHeads;
+    this.require(
+      headDim !== null || hiddenSize % numHeads === 0,
+      `numHeads must divide hiddenSize unless headDim is given, got ${numHeads} and ${hiddenSize}`,
+    );
+    this.require(numHeads % this.#kvHeads === 0, `numKvHeads must divide numHeads, got ${numKvHeads} and ${numHeads}`);
+    this.require(ropeBase === null || ropeBase > 1, `ropeBase must be greater than 1, got ${ropeBase}`);
+    this.require(
+      ropeBase === null || this.#headDim % 2 === 0,
+      `headDim must be even for rotary positions, got ${this.#headDim}; give an even headDim or ropeBase: null`,
+    );
+  }
+
+  override weightSpecs(): Record<string, WeightSpec> {
+    const { hiddenSize, numHeads } = this.options;
+    const [inner, kvInner] = [numHeads * this.#headDim, this.#kvHeads * this.#headDim];
+    return {
+      'q_proj.weight': matrix(inner, hiddenSize),
+      'k_proj.weight': matrix(kvInner, hiddenSize),
+      'v_proj.weight': matrix(kvInner, hiddenSize),
+      'o_proj.weight': matrix(hiddenSize, inner),
+    };
+  }
+
+  protected override run(x: tf.Tensor, state: LayerState | undefined, { cuSeqlens }: ForwardOptions): LayerOutput {
+    const { numHeads, window } = this.options;
+    if (cuSeqlens && state)
+      throw new RangeError(`${this.label}: packed documents take no state, as their caches would differ in length`);
+    const offset = this.#position(state);
+    const project = (name: string, heads: number) =>
+      splitHeads(linear({ x, weight: this.need(`${name}_proj.weight`) }), heads);
+    const q = this.#rotate(project('q', numHeads), offset, cuSeqlens);
+    const k = append(state?.k, this.#rotate(project('k', this.#kvHeads), offset, cuSeqlens));
+    const v = append(state?.v, project('v', this.#kvHeads));
+    const { o } = flashAttention({ q, k, v }, { causal: true, window: window ?? undefined, cuSeqlens });
+    const y = linear({ x: mergeHeads(o), weight: this.need('o_proj.weight') });
+    return { y, state: cuSeqlens ? {} : this.#cache(k, v, offset + x.shape[1]!) };
+  }
+
+  /** Tokens read before this call. Without a window the cache itself tells; with one it must be read back (4 bytes). */
+  #position(state: LayerState | undefined): number {
+    if (!state) return 0;
+    return this.options.window === null ? state.k.shape[1]! : state.position.dataSync()[0];
+  }
+
+  #rotate(x: tf.Tensor, offset: number, cuSeqlens?: Int32Array): tf.Tensor {
+    const { ropeBase } = this.options;
+    return ropeBase === null ? x : rotaryEmbedding({ x }, { base: ropeBase, offset, cuSeqlens });
+  }
+
+  #cache(k: tf.Tensor, v: tf.Tensor, position: number): LayerState {
+    const { window } = this.options;
+    if (window === null) return { k, v };
+    const last = Math.min(k.shape[1]!, window - 1);
+    return { k: keepLast(k, last), v: keepLast(v, last), position: tf.tensor1d([position], 'int32') };
+  }
+
+  protected override stateShapes(batch: number, position: number): Record<string, number[]> {
+    const { window } = this.options;
+    const cache = [batch, window === null ? position : Math.min(position, window - 1), this.#kvHeads, this.#headDim];
+    return { k: cache, v: cache, ...(window !== null && { position: [1] }) };
+  }
+
+  override initialState(batch: number): LayerState {
+    const state = super.initialState(batch);
+    if (!state.position) return state;
+    state.position.dispose();
+    return { ...state, position: tf.tensor1d([0], 'int32') };
+  }
+}
+tf.serialization.registerClass(SoftmaxAttention);
+
+/** past [B, S, G, D] and now [B, T, G, D] -> [B, S + T, G, D] */
+function append(past: tf.Tensor | undefined, now: tf.Tensor): tf.Tensor {
+  return past?.shape[1] ? tf.concat([past, now], 1) : now;
+}
+
+/** The last `n` of [B, S, G, D] along S. */
+function keepLast(x: tf.Tensor, n: number): tf.Tensor {
+  const [B, S, G, D] = x.shape as [number, number, number, number];
+  return n === S ? x : tf.slice(x, [0, S - n, 0, 0], [B, n, G, D]);
+}

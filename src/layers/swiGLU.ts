@@ -1,0 +1,40 @@
+/** The channel mixer of the language models: SwiGLU (Shazeer 2020, https://arxiv.org/abs/2002.05202, eq. 6), without biases. */
+import * as tf from '@tensorflow/tfjs';
+import { linear, swiGlu } from '../chunked/index.js';
+import { type LayerArgs, type LayerOutput, SeqLayer, type WeightSpec } from './seqLayer.js';
+import { matrix } from './weightSpecs.js';
+
+export interface SwiGLUOptions {
+  hiddenSize: number;
+  /** Width between the projections; null (default): 256 * ceil(trunc(hiddenSize * 8 / 3) / 256). */
+  intermediateSize: number | null;
+  /** Start of the weights where no model gives it, default 0. */
+  seed: number;
+}
+
+/** `y = down(silu(gate(x)) * up(x))`. [B, T, D] -> [B, T, D]; stateless */
+export class SwiGLU extends SeqLayer<SwiGLUOptions> {
+  static readonly className: string = 'SwiGLU';
+
+  constructor(args: LayerArgs<SwiGLUOptions>) {
+    super(args, { intermediateSize: null, seed: 0 });
+    if (this.options.intermediateSize !== null) this.requirePositive('intermediateSize');
+  }
+
+  override weightSpecs(): Record<string, WeightSpec> {
+    const { hiddenSize, intermediateSize } = this.options;
+    const inner = intermediateSize ?? 256 * Math.ceil(Math.trunc((hiddenSize * 8) / 3) / 256);
+    return {
+      'gate_proj.weight': matrix(inner, hiddenSize),
+      'up_proj.weight': matrix(inner, hiddenSize),
+      'down_proj.weight': matrix(hiddenSize, inner),
+    };
+  }
+
+  protected override run(x: tf.Tensor): LayerOutput {
+    const gate = linear({ x, weight: this.need('gate_proj.weight') });
+    const up = linear({ x, weight: this.need('up_proj.weight') });
+    return { y: linear({ x: swiGlu({ gate, up }), weight: this.need('down_proj.weight') }), state: {} };
+  }
+}
+tf.serialization.registerClass(SwiGLU);
