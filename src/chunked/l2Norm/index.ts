@@ -2,7 +2,8 @@
 import * as tf from '@tensorflow/tfjs';
 import { checkDtype } from '../check.js';
 import { isFused, type PlainForm } from '../form.js';
-import { checkEps, lastAxis, rootNorm } from '../rmsNorm/rootNorm.js';
+import { checkEps, rootNorm } from '../rmsNorm/rootNorm.js';
+import { lastAxis } from '../rows.js';
 
 export interface L2NormOptions {
   /** Added to the sum of squares inside the root; default 1e-6. */

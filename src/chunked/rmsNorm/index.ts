@@ -2,9 +2,10 @@
 import * as tf from '@tensorflow/tfjs';
 import { checkDtype, checkOneOf, checkShapes } from '../check.js';
 import { isFused, type PlainForm } from '../form.js';
+import { lastAxis, rowsAndWidth } from '../rows.js';
 import { fusedOp } from '../wasm/fusedOp.js';
 import { gradientOf, pointer } from '../wasm/optional.js';
-import { checkEps, lastAxis, rootNorm, rowsAndWidth, withRowSums } from './rootNorm.js';
+import { checkEps, rootNorm, withRowSums } from './rootNorm.js';
 
 export interface RmsNormOptions {
   /** Added to the mean square inside the root; default 1e-5. */

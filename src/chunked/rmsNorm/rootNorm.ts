@@ -1,23 +1,12 @@
 /** What the norms share: checks, and the kernel behind both the RMS and the L2 norm. */
-import type * as tf from '@tensorflow/tfjs';
+import { rowsAndWidth } from '../rows.js';
 import { fusedOp } from '../wasm/fusedOp.js';
 import { gradientOf, pointer } from '../wasm/optional.js';
 import type { WasmContext } from '../wasm/runtime.js';
 
-/** Width of the last axis of `x`. */
-export function lastAxis(op: string, x: tf.Tensor): number {
-  if (x.shape.length === 0) throw new RangeError(`${op}: x must have at least one axis, got a scalar`);
-  return x.shape[x.shape.length - 1];
-}
-
 export function checkEps(op: string, eps: number): void {
   if (!(eps >= 0 && eps < Number.POSITIVE_INFINITY))
     throw new RangeError(`${op}: eps must be zero or a positive number, got ${eps}`);
-}
-
-/** [rows, width] of a tensor seen as a matrix whose rows lie along the last axis. */
-export function rowsAndWidth({ shape }: tf.TensorInfo): [number, number] {
-  return [shape.slice(0, -1).reduce((n, size) => n * size, 1), shape[shape.length - 1]];
 }
 
 /** Scratch for a gradient summed over rows: `D` floats for the block at hand, `D` doubles for the total. */
