@@ -192,7 +192,7 @@ function mixerOptions(input: ModelConfigInput, layers: number): { options: Recor
     const index = layer % pattern.length;
     const item = pattern[index];
     const own = typeof item === 'string' ? { type: item } : (item ?? {});
-    const shared = (input.mixerDefaults ?? {})[(own as { type: MixerType }).type];
+    const shared = input.mixerDefaults?.[(own as { type: MixerType }).type];
     return { options: { ...shared, ...own } as Record<string, unknown>, index };
   });
 }

@@ -1,0 +1,233 @@
+/** One decoder for every language model: embedding, pre-norm blocks of a mixer and a SwiGLU, final norm, head. */
+import * as tf from '@tensorflow/tfjs';
+import { linear } from '../chunked/index.js';
+import type { LayerState } from '../layers/index.js';
+import { type ModelConfig, type ModelConfigInput, resolveModelConfig } from './config.js';
+import { type Block, createDecoder, type Decoder, HEAD, namedLayers, namedSpecs, TABLE } from './decoder.js';
+import { headLoss } from './headLoss.js';
+import { initialWeights } from './initialWeights.js';
+
+/** What a model remembers of the tokens it has read: the state of each layer's mixer. The caller owns the tensors. */
+export type ModelState = LayerState[];
+
+/** Float32 arrays by name: what `loadWeights` takes. */
+export type NamedArrays = ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>;
+
+export interface CausalLMOptions {
+  /** Start of the weights; default 0. */
+  seed?: number | string;
+}
+
+export interface CausalLMForwardOptions {
+  /** Packed documents: offsets `[0, n1, n1 + n2, ..., T]`; needs B = 1. */
+  cuSeqlens?: Int32Array;
+  /** Compute the logits of the last token only, [B, 1, V] (packed: of each document, [documents, 1, V]). Default false. */
+  lastOnly?: boolean;
+}
+
+export interface CausalLMOutput {
+  /** [B, T, V] */
+  logits: tf.Tensor3D;
+  /** The state after the last token. */
+  state: ModelState;
+}
+
+export interface LossOptions {
+  /** Packed documents: offsets `[0, n1, n1 + n2, ..., T]`; needs B = 1. */
+  cuSeqlens?: Int32Array;
+  /** Positions with this target count for nothing; default -100. */
+  ignoreIndex?: number;
+}
+
+/** The weights do not fit the model: nothing was loaded. */
+export class WeightsError extends Error {
+  override readonly name = 'WeightsError';
+}
+
+/**
+ * A decoder-only language model built from a config. Layer i: `h = x + mixer(norm(x))`, `y = h + mlp(norm(h))`.
+ * Weights bear the names of the published checkpoints (`model.layers.0.attn.q_proj.weight`).
+ */
+export class CausalLM {
+  /** Every option, defaults filled in. */
+  readonly config: ModelConfig;
+  /** All trainable weights by their published names. */
+  readonly weights: ReadonlyMap<string, tf.Variable>;
+  readonly #decoder: Decoder;
+  readonly #decayed: ReadonlySet<string>;
+  /** [V, D]: the output projection. */
+  readonly #head: tf.Variable<tf.Rank.R2>;
+
+  /** @throws ConfigError that lists everything wrong with the config */
+  constructor(config: ModelConfigInput | ModelConfig = {}, { seed = 0 }: CausalLMOptions = {}) {
+    this.config = resolveModelConfig(config);
+    this.#decoder = createDecoder(this.config);
+    const specs = namedSpecs(this.config, this.#decoder);
+    this.#decayed = new Set([...specs].filter(([, { kind }]) => kind === 'matrix').map(([name]) => name));
+    this.weights = buildWeights(this.#decoder, specs, initialWeights(seed, this.config.initializerRange));
+    this.#head = this.weights.get(this.config.tieEmbeddings ? TABLE : HEAD) as tf.Variable<tf.Rank.R2>;
+  }
+
+  /** Numbers in all weights; a tied head counts once. */
+  get numParameters(): number {
+    return [...this.weights.values()].reduce((sum, { size }) => sum + size, 0);
+  }
+
+  /** True for the weights that weight decay should leave alone: norms, biases and gates' constants. */
+  noDecay(name: string): boolean {
+    return !this.#decayed.has(name);
+  }
+
+  /**
+   * State in, state out: this one method trains, reads a prompt in pieces and decodes one token.
+   * @param ids [B, T] int32, each in 0 .. vocabSize - 1
+   * @param state from an earlier call or `initialState`; zeros if absent. It is not disposed
+   * @throws RangeError or TypeError when ids or state do not fit the model
+   */
+  forward(
+    ids: tf.Tensor,
+    state?: ModelState,
+    { cuSeqlens, lastOnly = false }: CausalLMForwardOptions = {},
+  ): CausalLMOutput {
+    this.#check('forward', { ids }, state);
+    return tf.tidy(() => {
+      const { x, state: next } = this.#runBlocks(ids, state, cuSeqlens);
+      const { y } = this.#decoder.norm.forward(lastOnly ? lastTokens(x, cuSeqlens) : x);
+      return { logits: linear({ x: y, weight: this.#head }), state: next } as unknown as tf.TensorContainerObject;
+    }) as unknown as CausalLMOutput;
+  }
+
+  /**
+   * Mean negative log likelihood of `targets`, nats per token. The logits of a large vocabulary are never held all at once.
+   * @param inputs [B, T] int32
+   * @param targets [B, T] int32: the token after each input
+   */
+  loss(inputs: tf.Tensor, targets: tf.Tensor, { cuSeqlens, ignoreIndex }: LossOptions = {}): tf.Scalar {
+    this.#check('loss', { inputs, targets });
+    if (!tf.util.arraysEqual(inputs.shape, targets.shape))
+      throw new RangeError(`CausalLM.loss: targets must have shape [${inputs.shape}], got [${targets.shape}]`);
+    return tf.tidy(() => {
+      const { x } = this.#runBlocks(inputs, undefined, cuSeqlens);
+      const { y } = this.#decoder.norm.forward(x);
+      const rows = tf.reshape(y, [-1, this.config.hiddenSize]) as tf.Tensor2D;
+      return headLoss({ x: rows, weight: this.#head, targets: tf.reshape(targets, [-1]) }, { ignoreIndex });
+    });
+  }
+
+  /** The state before the first token. The caller owns it. */
+  initialState(batch = 1): ModelState {
+    return this.#decoder.blocks.map(({ mixer }) => mixer.initialState(batch));
+  }
+
+  /** Bytes of the state of `batch` sequences that have read `position` tokens. */
+  stateBytes(batch = 1, position = 0): number {
+    return this.#decoder.blocks.reduce((sum, { mixer }) => sum + mixer.stateSize(batch, position), 0);
+  }
+
+  /**
+   * Replaces all weights, or none.
+   * @throws WeightsError that lists every missing, unknown and misshapen name
+   */
+  loadWeights(weights: NamedArrays): void {
+    checkWeights(this.weights, weights);
+    for (const [name, variable] of this.weights)
+      tf.tidy(() => variable.assign(tf.tensor((weights.get(name) as { data: Float32Array }).data, variable.shape)));
+  }
+
+  /** Frees all weights. */
+  dispose(): void {
+    for (const [, layer] of namedLayers(this.#decoder)) layer.dispose();
+    if (!this.config.tieEmbeddings) this.#head.dispose();
+  }
+
+  #runBlocks(ids: tf.Tensor, state?: ModelState, cuSeqlens?: Int32Array): { x: tf.Tensor; state: ModelState } {
+    let x = this.#decoder.embeddings.forward(ids).y;
+    const next: ModelState = [];
+    for (const [i, block] of this.#decoder.blocks.entries()) {
+      const { y, state: after } = runBlock(block, x, state?.[i], cuSeqlens);
+      next.push(after);
+      x = y;
+    }
+    return { x, state: next };
+  }
+
+  #check(method: string, tokens: Record<string, tf.Tensor>, state?: ModelState): void {
+    for (const [name, x] of Object.entries(tokens)) {
+      if (x.rank !== 2) throw new RangeError(`CausalLM.${method}: ${name} must have shape [B,T], got [${x.shape}]`);
+      if (x.dtype !== 'int32')
+        throw new TypeError(
+          `CausalLM.${method}: ${name} must be int32, got ${x.dtype}; cast it with tf.cast(${name}, 'int32')`,
+        );
+    }
+    const { numLayers } = this.config;
+    if (state && state.length !== numLayers)
+      throw new RangeError(`CausalLM.${method}: the state must be of ${numLayers} layers, got ${state.length}`);
+  }
+}
+
+function runBlock(block: Block, x: tf.Tensor, state: LayerState | undefined, cuSeqlens?: Int32Array) {
+  return tf.tidy(() => {
+    const mixed = block.mixer.forward(block.attnNorm.forward(x).y, state, { cuSeqlens });
+    const h = tf.add(x, mixed.y);
+    const y = tf.add(h, block.mlp.forward(block.mlpNorm.forward(h).y).y);
+    return { y, state: mixed.state };
+  });
+}
+
+/** [B, T, D] -> [B, 1, D]; packed: [1, T, D] -> [documents, 1, D] */
+function lastTokens(x: tf.Tensor, cuSeqlens?: Int32Array): tf.Tensor {
+  const [B, T, D] = x.shape as [number, number, number];
+  if (!cuSeqlens) return tf.slice(x, [0, T - 1, 0], [B, 1, D]);
+  const rows = tf.tensor1d(
+    cuSeqlens.subarray(1).map((end) => end - 1),
+    'int32',
+  );
+  return tf.reshape(tf.gather(tf.reshape(x, [T, D]), rows), [-1, 1, D]);
+}
+
+/** Builds every layer with the model's start values and collects the weights in the order of `specs`. */
+function buildWeights(
+  decoder: Decoder,
+  specs: ReturnType<typeof namedSpecs>,
+  init: ReturnType<typeof initialWeights>,
+): Map<string, tf.Variable> {
+  const weights = new Map<string, tf.Variable>();
+  for (const [prefix, layer] of namedLayers(decoder)) {
+    layer.buildWith((name, spec) => init(`${prefix}.${name}`, spec));
+    for (const [name, weight] of layer.weightsByName()) weights.set(`${prefix}.${name}`, weight);
+  }
+  const head = specs.get(HEAD);
+  if (head)
+    weights.set(
+      HEAD,
+      tf.tidy(() => tf.variable(tf.tensor(init(HEAD, head), head.shape))),
+    );
+  return weights;
+}
+
+function checkWeights(want: ReadonlyMap<string, tf.Variable>, got: NamedArrays): void {
+  const names = [...want.keys()];
+  const faults: [string, string[]][] = [
+    ['missing', names.filter((name) => !got.has(name))],
+    ['not of this model', [...got.keys()].filter((name) => !want.has(name))],
+    ['of another shape', names.flatMap((name) => shapeFault(name, want.get(name)!.shape, got.get(name)))],
+  ];
+  const lines = faults
+    .filter(([, list]) => list.length)
+    .map(([fault, list]) => `  ${fault} (${list.length}): ${list.join(', ')}`);
+  if (lines.length)
+    throw new WeightsError(
+      `CausalLM.loadWeights: the weights do not fit this model; nothing was loaded\n${lines.join('\n')}`,
+    );
+}
+
+function shapeFault(
+  name: string,
+  shape: number[],
+  weight?: { shape: readonly number[]; data: Float32Array },
+): string[] {
+  if (!weight) return [];
+  if (!tf.util.arraysEqual(shape, [...weight.shape])) return [`${name} must be [${shape}], got [${weight.shape}]`];
+  const size = tf.util.sizeFromShape(shape);
+  return weight.data.length === size ? [] : [`${name} must hold ${size} numbers, got ${weight.data.length}`];
+}

@@ -1,0 +1,100 @@
+/** Output projection and cross entropy in one, so that the logits of a large vocabulary never exist all at once. */
+import * as tf from '@tensorflow/tfjs';
+import { crossEntropy, linear } from '../chunked/index.js';
+
+/** Logits held at once (16 MiB of float32) before the rows are taken in pieces. */
+const MAX_LOGITS = 2 ** 22;
+
+export interface HeadLossOptions {
+  /** Rows with this target count for nothing; default -100. */
+  ignoreIndex?: number;
+  /** Logits to hold at once, in elements; default 2^22. */
+  maxLogits?: number;
+}
+
+/**
+ * Mean over the rows of `-log softmax(x W^T)[target]`, in nats.
+ * Up to `maxLogits` logits this is `crossEntropy(linear(x, W))`. Beyond that, rows are taken in pieces: the forward pass keeps
+ * nothing but its inputs, and the backward pass computes the logits of each piece again.
+ * @param inputs x [N, D], weight [V, D], targets [N] int32
+ */
+export function headLoss(
+  { x, weight, targets }: { x: tf.Tensor2D; weight: tf.Tensor2D; targets: tf.Tensor1D },
+  { ignoreIndex = -100, maxLogits = MAX_LOGITS }: HeadLossOptions = {},
+): tf.Scalar {
+  const V = weight.shape[0];
+  if (x.shape[0] * V <= maxLogits)
+    return tf.tidy(() => crossEntropy({ logits: linear({ x, weight }), targets }, { ignoreIndex }) as tf.Scalar);
+  const pieces = rowPieces(x.shape[0], Math.max(1, Math.floor(maxLogits / V)));
+  const op = tf.customGrad((...args) => {
+    const [x, weight, targets, save] = args as unknown as [tf.Tensor2D, tf.Tensor2D, tf.Tensor1D, tf.GradSaveFunc];
+    save([x, weight, targets]);
+    const value = meanLoss(x, weight, targets, pieces, ignoreIndex);
+    const gradFunc = (dy: tf.Tensor, saved: tf.Tensor[]) => {
+      const [x, weight, targets] = saved as [tf.Tensor2D, tf.Tensor2D, tf.Tensor1D];
+      const [dx, dWeight] = gradients(dy, x, weight, targets, pieces, ignoreIndex);
+      return [dx, dWeight, tf.zerosLike(targets)];
+    };
+    return { value, gradFunc };
+  });
+  return op(x, weight, targets);
+}
+
+type Piece = [start: number, rows: number];
+
+function rowPieces(N: number, rows: number): Piece[] {
+  return Array.from({ length: Math.ceil(N / rows) }, (_, i) => [i * rows, Math.min(rows, N - i * rows)]);
+}
+
+function meanLoss(
+  x: tf.Tensor2D,
+  weight: tf.Tensor2D,
+  targets: tf.Tensor1D,
+  pieces: Piece[],
+  ignoreIndex: number,
+): tf.Scalar {
+  return tf.tidy(() => {
+    const losses = pieces.map(([start, rows]) =>
+      tf.tidy(() => {
+        const logits = linear({ x: tf.slice(x, [start, 0], [rows, -1]), weight });
+        return crossEntropy({ logits, targets: tf.slice(targets, start, rows) }, { ignoreIndex, reduction: 'none' });
+      }),
+    );
+    return tf.div(tf.sum(tf.concat(losses)), countKept(targets, ignoreIndex));
+  });
+}
+
+/** With p = softmax(x W^T): dLogits = (p - onehot(target)) * dy / count, dx = dLogits W, dW = dLogits^T x. */
+function gradients(
+  dy: tf.Tensor,
+  x: tf.Tensor2D,
+  weight: tf.Tensor2D,
+  targets: tf.Tensor1D,
+  pieces: Piece[],
+  ignoreIndex: number,
+) {
+  return tf.tidy(() => {
+    const rowScale = tf.mul(kept(targets, ignoreIndex), tf.div(dy, countKept(targets, ignoreIndex))); // [N]
+    const dxs: tf.Tensor[] = [];
+    let dWeight: tf.Tensor = tf.zerosLike(weight);
+    for (const [start, rows] of pieces) {
+      const [dx, sum] = tf.tidy(() => {
+        const xs = tf.slice(x, [start, 0], [rows, -1]);
+        const hot = tf.oneHot(tf.slice(targets, start, rows), weight.shape[0], 1, 0, 'float32');
+        const error = tf.sub(tf.softmax(linear({ x: xs, weight })), hot);
+        const dLogits = tf.mul(error, tf.reshape(tf.slice(rowScale, start, rows), [rows, 1])) as tf.Tensor2D;
+        return [tf.matMul(dLogits, weight), tf.add(dWeight, tf.matMul(dLogits, xs, true, false))];
+      });
+      dWeight.dispose();
+      dxs.push(dx);
+      dWeight = sum;
+    }
+    return [tf.concat(dxs), dWeight];
+  });
+}
+
+/** 1 for rows that count, 0 for ignored ones. */
+const kept = (targets: tf.Tensor1D, ignoreIndex: number) => tf.cast(tf.notEqual(targets, ignoreIndex), 'float32');
+
+/** As `crossEntropy` counts: at least 1, so that a batch of ignored rows has loss 0. */
+const countKept = (targets: tf.Tensor1D, ignoreIndex: number) => tf.maximum(tf.sum(kept(targets, ignoreIndex)), 1);

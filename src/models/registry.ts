@@ -1,0 +1,17 @@
+/** Which layer stands behind each mixer type of a model config. A new mixer adds one line here. */
+import { GatedLinearAttention, type SeqLayer, SoftmaxAttention } from '../layers/index.js';
+import type { MixerConfig, MixerType, ModelConfig } from './config.js';
+
+type Build<M> = (mixer: Omit<M, 'type'>, model: { hiddenSize: number; normEps: number }) => SeqLayer;
+
+const builders: { [T in MixerType]: Build<Extract<MixerConfig, { type: T }>> } = {
+  gla: ({ gateFn, ...m }, model) =>
+    new GatedLinearAttention({ ...m, ...model, gateFn: gateFn === 'silu' ? 'swish' : gateFn }),
+  softmax_attention: (m, { hiddenSize }) => new SoftmaxAttention({ ...m, hiddenSize }),
+};
+
+/** The mixing layer that `config.mixers[layer]` describes, not yet built: no weights are allocated. */
+export function createMixer({ mixers, hiddenSize, normEps }: ModelConfig, layer: number): SeqLayer {
+  const { type, ...mixer } = mixers[layer];
+  return (builders[type] as Build<typeof mixer>)(mixer, { hiddenSize, normEps });
+}
