@@ -7,6 +7,13 @@ export {
   causalConv1d,
 } from './causalConv1d/index.js';
 export {
+  type AttentionMask,
+  type FlashAttentionInputs,
+  type FlashAttentionOptions,
+  type FlashAttentionOutput,
+  flashAttention,
+} from './flashAttention/index.js';
+export {
   type KdaGateInputs,
   type KdaGateOptions,
   kdaGate,

@@ -1,0 +1,89 @@
+/**
+ * Softmax attention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762) without the T x S matrix of scores (Dao 2023,
+ * https://arxiv.org/abs/2307.08691), with key heads shared by groups of query heads (https://arxiv.org/abs/2305.13245).
+ */
+import type * as tf from '@tensorflow/tfjs';
+import { checkCuSeqlens, checkDtype, checkGiven, checkOneOf, checkPositiveInt, checkShapes } from '../check.js';
+import type { PlainForm } from '../form.js';
+import { plainFlashAttention } from './plain.js';
+
+/** All float32. B batch, T queries, S keys, H query heads, G key heads (H a multiple of G), K key width, V value width. */
+export interface FlashAttentionInputs {
+  /** Queries [B, T, H, K]; head h reads key head floor(h / (H / G)). */
+  q: tf.Tensor;
+  /** Keys [B, S, G, K]. */
+  k: tf.Tensor;
+  /** Values [B, S, G, V]. */
+  v: tf.Tensor;
+}
+
+/** Which keys a query sees. */
+export interface AttentionMask {
+  /** Default true: query t stands at position S - T + t and sees no key after itself, so it needs S >= T. */
+  causal?: boolean;
+  /** A token sees itself and the window - 1 tokens before it; needs `causal`. Default: all before it. */
+  window?: number;
+  /** Offsets [0, n1, n1 + n2, ..., T] of documents packed along time (B = 1 and S = T); each attends only within itself. */
+  cuSeqlens?: Int32Array;
+}
+
+export interface FlashAttentionOptions extends AttentionMask {
+  /** Factor on the scores; default K ** -0.5. */
+  scale?: number;
+  form?: PlainForm;
+}
+
+export type FlashAttentionOutput = {
+  /** Outputs [B, T, H, V]. */
+  o: tf.Tensor;
+  /** Log-sum-exp of the scaled scores that a query sees [B, T, H]. */
+  lse: tf.Tensor;
+};
+
+/**
+ * o_t = sum_s exp(scale * q_t . k_s - lse_t) v_s over the keys s that query t sees. Differentiable in q, k and v, through both outputs.
+ * Queries may be the last T of S positions: keys and values of the past, kept and put before the new ones, give the same as one pass.
+ * @throws TypeError when an input is missing or not float32
+ * @throws RangeError when a shape or an option is wrong
+ */
+export function flashAttention(
+  inputs: FlashAttentionInputs,
+  options: FlashAttentionOptions = {},
+): FlashAttentionOutput {
+  checkInputs(inputs, options);
+  const { causal = true, window, cuSeqlens, scale = (inputs.q.shape[3] as number) ** -0.5, form = 'auto' } = options;
+  checkOneOf('flashAttention', 'form', form, ['auto', 'plain']);
+  return plainFlashAttention(inputs, scale, { causal, window, cuSeqlens });
+}
+
+function checkInputs(
+  { q, k, v }: FlashAttentionInputs,
+  { causal = true, window, cuSeqlens, scale }: FlashAttentionOptions,
+): void {
+  checkGiven('flashAttention', { q, k, v });
+  checkDtype('flashAttention', { q, k, v });
+  checkShapes('flashAttention', { q: [q, [null, null, null, null]] });
+  const [B, T, H, K] = q.shape;
+  checkShapes('flashAttention', { k: [k, [B, null, null, K]] });
+  const [, S, G] = k.shape;
+  checkShapes('flashAttention', { v: [v, [B, S, G, null]] });
+  if (q.size === 0 || k.size === 0 || v.size === 0)
+    throw new RangeError(
+      `flashAttention: q, k and v must not be empty, got [${q.shape.join(',')}], [${k.shape.join(',')}] and [${v.shape.join(',')}]`,
+    );
+  if (H % G !== 0)
+    throw new RangeError(`flashAttention: the heads of q must be a multiple of those of k, got ${H} and ${G}`);
+  if (causal && S < T)
+    throw new RangeError(
+      `flashAttention: causal queries are the last of the keys' positions and need S >= T, got S = ${S} and T = ${T}; give every key, or causal: false`,
+    );
+  if (cuSeqlens && S !== T)
+    throw new RangeError(`flashAttention: cuSeqlens needs as many keys as queries, got S = ${S} and T = ${T}`);
+  checkCuSeqlens('flashAttention', cuSeqlens, B, T);
+  if (window !== undefined) {
+    checkPositiveInt('flashAttention', 'window', window);
+    if (!causal) throw new RangeError(`flashAttention: window ${window} needs causal: true, got causal: false`);
+  }
+  if (scale !== undefined && !Number.isFinite(scale))
+    throw new RangeError(`flashAttention: scale must be a finite number, got ${scale}`);
+}
