@@ -1,11 +1,21 @@
 /** Pure functions on tensors: one folder per op. Each runs on every backend; on wasm `auto` picks the fused kernel. */
 
 export {
+  AdamW,
+  type AdamWGroup,
+  type AdamWOptions,
+  type AdamWState,
+  type AdamWStep,
+  accumulate,
+} from './adamW/index.js';
+export {
   type CausalConv1dInputs,
   type CausalConv1dOptions,
   type CausalConv1dOutput,
   causalConv1d,
 } from './causalConv1d/index.js';
+export { type CrossEntropyOptions, crossEntropy } from './crossEntropy/index.js';
+export { type EmbeddingOptions, embedding } from './embedding/index.js';
 export {
   type AttentionMask,
   type FlashAttentionInputs,
