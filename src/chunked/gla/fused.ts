@@ -8,8 +8,6 @@ type Input = 'q' | 'k' | 'v' | 'g' | 'initialState';
 export interface FusedGlaOptions {
   /** Factor on the queries. */
   scale: number;
-  /** A hint that the kernel does not need: it works on chunks of 16 tokens whatever this is, which changes speed only. */
-  chunkSize: number;
   /** Offsets of packed documents (batch 1), see `gla`. */
   cuSeqlens?: Int32Array;
   /**

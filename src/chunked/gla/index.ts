@@ -2,7 +2,9 @@
 import * as tf from '@tensorflow/tfjs';
 import { checkCuSeqlens, checkDtype, checkGiven, checkOneOf, checkPositiveInt, checkShapes } from '../check.js';
 import { eachDocument } from '../packed.js';
+import { hasFusedKernels } from '../wasm/runtime.js';
 import { chunkGla } from './chunk.js';
+import { fusedGla } from './fused.js';
 import { parallelGla } from './parallel.js';
 import { recurrentGla } from './recurrent.js';
 
@@ -23,7 +25,10 @@ export interface GlaInputs {
 export interface GlaOptions {
   /** Factor on the queries; default K ** -0.5. */
   scale?: number;
-  /** Tokens per chunk, a positive integer; default 64. It changes speed and memory, not the result. Powers of two waste nothing. */
+  /**
+   * Tokens per chunk of the form `chunk`, a positive integer; default 64. It changes speed and memory, not the result. Powers of two
+   * waste nothing. The fused kernel has chunks of its own.
+   */
   chunkSize?: number;
   /**
    * `auto` (default): the fused kernel on wasm, else `chunk`; `chunk`: plain ops, linear in T; `recurrent`: plain ops, token by
@@ -51,6 +56,7 @@ export type GlaOutput = {
 export function gla(inputs: GlaInputs, options: GlaOptions = {}): GlaOutput {
   checkInputs(inputs, options);
   const { form = 'auto', chunkSize = 64, scale = (inputs.q.shape[3] as number) ** -0.5, cuSeqlens } = options;
+  if (form === 'auto' && hasFusedKernels('gla')) return fusedGla(inputs, { scale, cuSeqlens });
   const run: (x: GlaInputs) => GlaOutput = {
     auto: (x: GlaInputs) => chunkGla(x, scale, chunkSize),
     chunk: (x: GlaInputs) => chunkGla(x, scale, chunkSize),
