@@ -4,12 +4,12 @@ import '@tensorflow/tfjs-backend-wasm';
 import { checkOneOf } from '../chunked/check.js';
 import { installKernels } from '../chunked/wasm/runtime.js';
 import { installFixes } from './fixes/index.js';
+import { BACKENDS, type BackendName } from './names.js';
 import { chooseBuild, type RelaxedSimd } from './relaxedSimd.js';
 import { loadTensorflow } from './tensorflow.js';
 import { loadWebgpu } from './webgpu.js';
 
-export const BACKENDS = ['wasm', 'webgpu', 'tensorflow', 'cpu'] as const;
-export type BackendName = (typeof BACKENDS)[number];
+export { BACKENDS, type BackendName };
 
 export interface BackendOptions {
   /**
