@@ -5,11 +5,11 @@ import type { Batch } from './data/index.js';
 import { batchLoss } from './step.js';
 
 export interface Evaluation {
-  /** Mean nats per token. */
+  /** Mean nats per token scored. */
   loss: number;
   /** Bits per byte of the text that the tokens stand for. */
   bpb: number;
-  /** Tokens scored. */
+  /** Tokens scored: all but the first of each text, which nothing predicts. */
   tokens: number;
 }
 
@@ -19,9 +19,11 @@ export function bitsPerByte(nats: number, bytesPerToken: number): number {
 }
 
 /**
- * Mean loss over the given batches, weighted by their tokens, accumulated in float64.
+ * Mean loss over the given batches, each target counted once and the same, summed in float64.
+ * Each sequence starts without memory, as in training.
  * @param bytesPerToken bytes of text per token, 1 for the byte tokenizer
- * @param signal stops between batches with the signal's reason
+ * @param signal stops between batches and throws the signal's reason
+ * @throws RangeError when there is nothing to score
  */
 export async function evaluate(
   model: CausalLM,
@@ -33,12 +35,13 @@ export async function evaluate(
   for (const batch of batches) {
     signal?.throwIfAborted();
     const loss = batchLoss(model, batch);
-    nats += (await loss.data())[0] * batch.targets.length;
-    tokens += batch.targets.length;
+    nats += (await loss.data())[0] * batch.numTargets;
+    tokens += batch.numTargets;
     loss.dispose();
     await new Promise((resolve) => setImmediate(resolve)); // lets Ctrl-C through
   }
-  if (tokens === 0) throw new RangeError('evaluate: there is no batch to score; give more validation text or a shorter train.seqLen');
+  if (tokens === 0)
+    throw new RangeError('evaluate: there is no token to score; give more validation text or a shorter train.seqLen');
   const loss = nats / tokens;
   return { loss, bpb: bitsPerByte(loss, bytesPerToken), tokens };
 }

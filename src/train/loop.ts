@@ -3,15 +3,14 @@
  * A resumed run equals an unbroken one: everything that decides a number is in the checkpoint (weights, moments, reader position)
  * or is a pure function of the step (schedule, sampling seeds).
  */
-import * as tf from '@tensorflow/tfjs';
 import type { RunConfig } from '../config/index.js';
 import { saveCheckpoint } from './checkpoint/index.js';
 import { bitsPerByte, type Evaluation, evaluate, gzipBitsPerByte } from './evaluate.js';
-import { createProgress, formatBytes, formatDuration, formatStep, type Progress } from './progress.js';
-import { type PreparedRun, prepareRun } from './prepare.js';
+import { type DataPosition, type PreparedRun, prepareRun } from './prepare.js';
+import { createProgress, formatBytes, formatDuration, formatStep, Pace, type Progress } from './progress.js';
 import { sampleText } from './sample.js';
 import { learningRate } from './schedule.js';
-import { NonFiniteLossError, trainStep } from './step.js';
+import { NonFiniteLossError, type StepResult, trainStep } from './step.js';
 import { modelWeights, optimizerMoments } from './weights.js';
 
 export interface TrainOptions {
@@ -29,7 +28,7 @@ export interface TrainResult {
   status: 'done' | 'interrupted';
   /** Updates done. */
   step: number;
-  /** The last evaluation over the whole validation part; undefined when interrupted. */
+  /** The evaluation over the whole validation part; undefined when interrupted or without such a part. */
   final?: Evaluation;
   /** The best evaluation of the run, bits per byte. */
   best?: { step: number; value: number };
@@ -37,146 +36,164 @@ export interface TrainResult {
   runDir: string;
 }
 
-/** The loss was NaN or infinite: the run stopped before that update. */
+/** The loss was NaN or infinite: the run stopped, and its checkpoints are of before that. */
 export class TrainingDivergedError extends Error {
-  override name = 'TrainingDivergedError';
+  override readonly name = 'TrainingDivergedError';
 }
 
 /**
  * Trains the model that `config` describes and writes `metrics.jsonl` and checkpoints below `config.output.dir`.
- * @throws ConfigError, DataError, CheckpointError before the first step; TrainingDivergedError when the loss is not finite
+ * @param config from `loadRunConfig` or `resolveRunConfig`
+ * @throws DataError, CheckpointError, or Error where a run stands in the way, before the first step;
+ *   TrainingDivergedError when the loss is not finite
  */
 export async function train(config: RunConfig, options: TrainOptions = {}): Promise<TrainResult> {
   const run = await prepareRun(config, options);
   const progress = options.progress ?? createProgress(config.train.steps, run.step);
+  const { signal } = options;
   try {
     for (const line of run.intro) progress.line(line);
-    return await trainFrom(run, progress, options.signal);
+    await trainSteps(run, progress, signal);
+    const final = await finish(run, progress, signal);
+    return { status: 'done', step: run.step, final, best: run.best, runDir: run.dir };
+  } catch (error) {
+    if (!signal?.aborted || error !== signal.reason) throw error;
+    if (run.savedStep !== run.step) await save(run);
+    progress.line(`stopped at step ${run.step}; saved. Go on with the same command and --resume`);
+    return { status: 'interrupted', step: run.step, best: run.best, runDir: run.dir };
   } finally {
     progress.stop();
     run.dispose();
   }
 }
 
-async function trainFrom(run: PreparedRun, progress: Progress, signal?: AbortSignal): Promise<TrainResult> {
-  const { config, model, optimizer, reader, metrics } = run;
+async function trainSteps(run: PreparedRun, progress: Progress, signal?: AbortSignal): Promise<void> {
+  const { config, reader } = run;
   const { steps, logEvery, evalEvery, saveEvery, sampleEvery, accumulate } = config.train;
-  const bytesPerToken = run.data.bytesPerToken;
-  const startTime = performance.now();
-  const startStep = run.step;
-  let [loggedAt, loggedStep, savedStep] = [startTime, run.step, run.step];
+  const pace = new Pace(run.step, steps, run.tokensPerStep);
+  const resumedAt = run.step;
 
   while (run.step < steps) {
-    if (signal?.aborted) {
-      if (savedStep !== run.step) await save(run);
-      progress.line(`stopped at step ${run.step}; saved. Go on with the same command and --resume`);
-      return { status: 'interrupted', step: run.step, best: run.best, runDir: run.dir };
-    }
-
+    signal?.throwIfAborted();
     const lr = learningRate(run.step, config.train);
     const batches = Array.from({ length: accumulate }, () => reader.next());
-    const { loss, gradNorm } = await trainStep(model, optimizer, batches, { ...config.train, learningRate: lr }).catch(
+    const result = await trainStep(run.model, run.optimizer, batches, { ...config.train, learningRate: lr }).catch(
       (error: unknown) => {
-        throw error instanceof NonFiniteLossError ? diverged(run, error, lr, savedStep) : error;
+        throw error instanceof NonFiniteLossError ? diverged(run, error.message, run.step + 1, lr) : error;
       },
     );
     run.step += 1;
     const { step } = run;
     const due = (every: number) => every > 0 && (step % every === 0 || step === steps);
-    progress.tick({ step, loss });
+    progress.tick({ step, loss: result.loss });
 
-    if (due(logEvery) || step === startStep + 1) {
-      const now = performance.now();
-      const tokensPerSecond = ((step - loggedStep) * run.tokensPerStep) / ((now - loggedAt) / 1e3);
-      [loggedAt, loggedStep] = [now, step];
-      const bpb = bitsPerByte(loss, bytesPerToken);
-      const memoryBytes = process.memoryUsage().rss;
-      const etaSeconds = (((now - startTime) / (step - startStep)) * (steps - step)) / 1e3;
-      progress.line(
-        formatStep({ step, steps, loss, bpb, learningRate: lr, gradNorm, tokensPerSecond, memoryBytes, etaSeconds }),
-      );
-      metrics.append({ kind: 'train', step, loss, bpb, lr, gradNorm, tokens: step * run.tokensPerStep, tokensPerSecond: Math.round(tokensPerSecond), memoryBytes });
-    }
-    const pause = performance.now();
-    const isBest = due(evalEvery) && (await evaluateNow(run, progress));
-    if (due(sampleEvery) && step < steps) await showSamples(run, progress, 1);
-    if (isBest || due(saveEvery) || step === steps) {
-      await save(run, isBest);
-      savedStep = step;
-    }
-    loggedAt += performance.now() - pause; // tokens per second is of training alone
+    if (due(logEvery) || step === 1) logStep(run, progress, pace, lr, result, true);
+    else if (step === resumedAt + 1) logStep(run, progress, pace, lr, result, false);
+    await pace.pause(async () => {
+      const isBest = due(evalEvery) && (await evaluateNow(run, progress, lr));
+      if (due(sampleEvery) && step < steps) await showSamples(run, progress, 1);
+      if (isBest || due(saveEvery) || step === steps) await save(run, isBest);
+    });
     await new Promise((resolve) => setImmediate(resolve)); // lets Ctrl-C through
   }
+}
 
-  return finish(run, progress);
+/** @param keep also into `metrics.jsonl`: a line that an unbroken run has too */
+function logStep(
+  run: PreparedRun,
+  progress: Progress,
+  pace: Pace,
+  lr: number,
+  { loss, gradNorm }: StepResult,
+  keep: boolean,
+): void {
+  const { step, metrics, data, tokensPerStep } = run;
+  const { tokensPerSecond, etaSeconds } = pace.lap(step);
+  const bpb = bitsPerByte(loss, data.bytesPerToken);
+  const memoryBytes = process.memoryUsage().rss;
+  const { steps } = run.config.train;
+  progress.line(
+    formatStep({ step, steps, loss, bpb, learningRate: lr, gradNorm, tokensPerSecond, memoryBytes, etaSeconds }),
+  );
+  const tokens = step * tokensPerStep;
+  if (keep)
+    metrics.append({
+      ...{ kind: 'train', step, loss, bpb, lr, gradNorm, tokens },
+      ...{ tokensPerSecond: Math.round(tokensPerSecond), memoryBytes },
+    });
 }
 
 /** Evaluates on the same `evalBatches` batches each time, reports, and says whether it is the best so far. */
-async function evaluateNow(run: PreparedRun, progress: Progress): Promise<boolean> {
-  const batches = run.data.validationBatches(run.config.train.evalBatches);
-  const result = await evaluate(run.model, batches, run.data.bytesPerToken);
+async function evaluateNow(run: PreparedRun, progress: Progress, lr: number): Promise<boolean> {
+  const { validation } = run.data;
+  if (!validation) return false;
+  const result = await evaluate(run.model, validation.batches(run.config.train.evalBatches), validation.bytesPerToken);
+  if (!Number.isFinite(result.loss)) throw diverged(run, `validation loss is ${result.loss}`, run.step, lr);
   const isBest = !run.best || result.bpb < run.best.value;
   if (isBest) run.best = { step: run.step, value: result.bpb };
   run.metrics.append({ kind: 'eval', step: run.step, ...result });
-  progress.line(formatEvaluation(run.step, result, isBest));
+  progress.line(
+    `eval at step ${run.step}: ${describeEvaluation(result)}${isBest ? ', best so far' : `; best ${run.best?.value.toFixed(3)} at step ${run.best?.step}`}`,
+  );
   return isBest;
 }
 
-function formatEvaluation(step: number, { loss, bpb, tokens }: Evaluation, isBest: boolean): string {
-  return `eval at step ${step}: ${loss.toFixed(4)} nats/token, ${bpb.toFixed(3)} bits/byte over ${tokens.toLocaleString('en')} tokens${isBest ? ' (best so far)' : ''}`;
-}
+const describeEvaluation = ({ loss, bpb, tokens }: Evaluation) =>
+  `${loss.toFixed(4)} nats/token, ${bpb.toFixed(3)} bits/byte over ${tokens.toLocaleString('en')} tokens`;
 
-async function showSamples(run: PreparedRun, progress: Progress, count: number): Promise<void> {
-  const { samplePrompts, sampleTokens } = run.config.train;
+async function showSamples(run: PreparedRun, progress: Progress, count: number, signal?: AbortSignal): Promise<void> {
+  const { samplePrompts, sampleTokens: maxTokens, sampleTemperature: temperature } = run.config.train;
   for (const [i, prompt] of samplePrompts.slice(0, count).entries()) {
-    const text = await sampleText(run.model, run.tokenizer, prompt, { maxTokens: sampleTokens, seed: run.config.seed + i });
-    progress.line(`\n--- sample ${i + 1}: ${JSON.stringify(prompt)}\n${prompt}${text}\n---\n`);
+    const options = { maxTokens, temperature, seed: run.config.seed + i, signal };
+    const text = await sampleText(run.model, run.tokenizer, prompt, options);
+    progress.line(`\n--- sample ${i + 1}: ${JSON.stringify(prompt)}\n${prompt}${text}\n---`);
   }
 }
 
 /** The whole validation part, the comparison with gzip, samples. */
-async function finish(run: PreparedRun, progress: Progress): Promise<TrainResult> {
-  const { config } = run;
+async function finish(run: PreparedRun, progress: Progress, signal?: AbortSignal): Promise<Evaluation | undefined> {
+  const { validation } = run.data;
   progress.stop();
-  const final = await evaluate(run.model, run.data.validationBatches(), run.data.bytesPerToken);
-  run.metrics.append({ kind: 'eval', step: run.step, ...final, whole: true });
-  progress.line(
-    `\nwhole validation part: ${final.loss.toFixed(4)} nats/token, ${final.bpb.toFixed(3)} bits/byte (${final.tokens.toLocaleString('en')} tokens)`,
-  );
-  if (config.train.compareGzip) {
-    const gzip = gzipBitsPerByte(run.data.validationBytes());
-    const verdict = final.bpb < gzip ? 'the model is ahead' : 'gzip is ahead';
-    progress.line(`gzip -9 on the same bytes: ${gzip.toFixed(3)} bits/byte; ${verdict}`);
+  let final: Evaluation | undefined;
+  if (validation) {
+    final = await evaluate(run.model, validation.batches(), validation.bytesPerToken, signal);
+    run.metrics.append({ kind: 'final', step: run.step, ...final });
+    progress.line(`\nwhole validation part: ${describeEvaluation(final)}`);
+    if (run.config.train.compareGzip) {
+      const gzip = gzipBitsPerByte(validation.bytes());
+      const verdict = final.bpb < gzip ? 'the model is ahead' : 'gzip is ahead';
+      progress.line(`gzip -9 of the same bytes: ${gzip.toFixed(3)} bits/byte; ${verdict}`);
+    }
   }
-  await showSamples(run, progress, 3);
-  progress.line(`took ${formatDuration((performance.now() - run.startedAt) / 1e3)}, ${formatBytes(process.memoryUsage().rss)}, ${tf.memory().numTensors} tensors`);
-  progress.line(`run: ${run.dir}\nsample more: seqmix generate ${run.dir} --prompt ${JSON.stringify(config.train.samplePrompts[0] ?? 'The ')}`);
-  return { status: 'done', step: run.step, final, best: run.best, runDir: run.dir };
+  await showSamples(run, progress, 3, signal);
+  const seconds = (performance.now() - run.startedAt) / 1e3;
+  progress.line(`\ntook ${formatDuration(seconds)}; memory ${formatBytes(process.memoryUsage().rss)}`);
+  const prompt = run.config.train.samplePrompts[0] ?? 'The ';
+  progress.line(`run: ${run.dir}\nsample more: seqmix generate ${run.dir} --prompt ${JSON.stringify(prompt)}`);
+  return final;
 }
 
-async function save(run: PreparedRun, isBest = false): Promise<string> {
-  const { config, model, optimizer, reader } = run;
-  return saveCheckpoint(
+async function save(run: PreparedRun, isBest = false): Promise<void> {
+  const { config, model, optimizer, reader, data, step, best } = run;
+  const position: DataPosition = { ...reader.position(), fingerprint: data.fingerprint };
+  await saveCheckpoint(
     run.dir,
     {
-      step: run.step,
+      ...{ step, best, modelConfig: model.config, runConfig: config, data: position },
       weights: await modelWeights(model),
       optimizer: await optimizerMoments(optimizer),
-      modelConfig: model.config,
-      runConfig: config,
-      data: reader.position(),
-      rng: null,
-      metrics: run.best ? { bestBpb: run.best.value } : {},
-      best: run.best,
+      rng: null, // every random number is a function of seed and step
+      metrics: best ? { bestBpb: best.value } : {},
     },
     { keepLast: config.train.keepLast, isBest },
   );
+  run.savedStep = step;
 }
 
-function diverged(run: PreparedRun, error: NonFiniteLossError, lr: number, savedStep: number): TrainingDivergedError {
-  const kept = savedStep > 0 ? `the checkpoint of step ${savedStep} is intact` : 'no checkpoint was due before';
+function diverged({ savedStep }: PreparedRun, what: string, step: number, lr: number): TrainingDivergedError {
+  const kept = savedStep > 0 ? `the checkpoint of step ${savedStep} is kept` : 'there is no checkpoint yet';
   return new TrainingDivergedError(
-    `train: the ${error.message} at step ${run.step + 1} (learning rate ${lr.toExponential(2)}), and the run stopped before that update; ${kept}. ` +
-      'Lower train.lr, raise train.warmupSteps or lower train.clipNorm, then start again or pass --resume',
+    `train: the ${what} at step ${step} (learning rate ${lr.toExponential(2)}), and the run stopped there; ${kept}. ` +
+      'Lower train.lr, raise train.warmupSteps or lower train.clipNorm, then start anew or pass --resume',
   );
 }

@@ -2,8 +2,8 @@
 import { appendFileSync, existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 
 export interface MetricsRow {
-  /** `train` every logged step, `eval` at every evaluation. */
-  kind: 'train' | 'eval';
+  /** `train` every logged step, `eval` at every evaluation, `final` over the whole validation part. */
+  kind: 'train' | 'eval' | 'final';
   /** Updates done so far. */
   step: number;
   /** Mean negative log likelihood, nats per token. */
@@ -20,10 +20,10 @@ export class MetricsLog {
     appendFileSync(this.file, `${JSON.stringify(row)}\n`);
   }
 
-  /** Forget everything after `step`. A last line cut short by a crash is dropped too. */
+  /** Forget everything after `step`, and the final score: a resumed run writes it anew. A last line cut short by a crash goes too. */
   truncateAfter(step: number): void {
     if (!existsSync(this.file)) return;
-    const kept = this.read().filter((row) => row.step <= step);
+    const kept = this.read().filter((row) => row.step <= step && row.kind !== 'final');
     const temporary = `${this.file}.tmp`;
     writeFileSync(temporary, kept.map((row) => `${JSON.stringify(row)}\n`).join(''));
     renameSync(temporary, this.file);

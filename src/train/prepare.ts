@@ -1,20 +1,27 @@
-/** Everything that must stand before the first step: backend, data, model, optimizer, run folder, and what a resumed run brings along. */
+/** Everything that must stand before the first step: backend, data, model, optimizer, run folder, and what a resumed run brings along. Node only. */
 import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { useBackend } from '../backend/useBackend.js';
-import { installedBuild } from '../chunked/wasm/runtime.js';
 import { AdamW } from '../chunked/adamW/index.js';
+import { installedBuild } from '../chunked/wasm/runtime.js';
+import { quote } from '../config/problems.js';
 import type { RunConfig } from '../config/index.js';
 import { CausalLM } from '../models/index.js';
-import { type CheckpointParts, dropCheckpointsAfter, latestCheckpoint, loadCheckpoint } from './checkpoint/index.js';
-import { loadTrainingData, type SequenceReader, type TrainingData } from './data/index.js';
+import {
+  CheckpointError,
+  type CheckpointParts,
+  dropCheckpointsAfter,
+  latestCheckpoint,
+  loadCheckpoint,
+} from './checkpoint/index.js';
+import { loadTrainingData, type ReaderPosition, type SequenceReader, type TrainingData } from './data/index.js';
 import { MetricsLog } from './metrics.js';
 import { formatBytes } from './progress.js';
 import { loadTokenizer, type Tokenizer } from './tokenizers/index.js';
 import { momentsFrom } from './weights.js';
 
-/** A run ready to go; the loop moves `step` and `best`. */
+/** A run ready to go; the loop moves `step`, `savedStep` and `best`. */
 export interface PreparedRun {
   config: RunConfig;
   model: CausalLM;
@@ -25,9 +32,13 @@ export interface PreparedRun {
   metrics: MetricsLog;
   /** Updates done. */
   step: number;
+  /** Step of the newest checkpoint; 0 when there is none. */
+  savedStep: number;
+  /** The best evaluation so far, bits per byte. */
   best: { step: number; value: number } | undefined;
   /** Folder of the run. */
   dir: string;
+  /** Tokens trained on in an update. */
   tokensPerStep: number;
   /** performance.now() at the start. */
   startedAt: number;
@@ -36,33 +47,36 @@ export interface PreparedRun {
   dispose(): void;
 }
 
+/** What a checkpoint says of the data: where the reader stood, and in which text. */
+export type DataPosition = ReaderPosition & { fingerprint: string };
+
+/** Opens a run; an earlier one in its folder is only touched (resumed, or deleted by `fresh`) when all else stands. */
 export async function prepareRun(
   config: RunConfig,
   { resume = false, fresh = false }: { resume?: boolean; fresh?: boolean },
 ): Promise<PreparedRun> {
   const startedAt = performance.now();
-  const dir = config.output.dir;
-  const from = await startingPoint(config, { resume, fresh });
+  const { dir } = config.output;
+  const from = fresh ? undefined : await startingPoint(config, resume);
   await useBackend(config.backend.name, { relaxedSimd: config.backend.relaxedSimd });
-  const tokenizer = await loadTokenizer(config.tokenizer);
+  const tokenizer = loadTokenizer(config.tokenizer);
   const data = await loadTrainingData(config, tokenizer);
   const reader = data.trainingReader();
+  if (from) seekReader(reader, data, from.data as DataPosition, dir);
   const model = new CausalLM(config.model, { seed: config.seed });
   const optimizer = new AdamW({ betas: config.train.betas, eps: config.train.eps });
   if (from) {
     model.loadWeights(from.weights);
     optimizer.loadState(momentsFrom(from.optimizer, from.step));
-    reader.seek(from.data as ReturnType<SequenceReader['position']>);
   }
-  mkdirSync(dir, { recursive: true });
-  const metrics = new MetricsLog(join(dir, 'metrics.jsonl'));
-  metrics.truncateAfter(from?.step ?? -1);
-  await dropCheckpointsAfter(dir, from?.step ?? -1);
-  const tokensPerStep = config.train.batchSize * config.train.seqLen * config.train.accumulate;
+  const { batchSize, seqLen, accumulate } = config.train;
   return {
-    ...{ config, model, optimizer, tokenizer, data, reader, metrics, dir, tokensPerStep, startedAt },
+    ...{ config, model, optimizer, tokenizer, data, reader, dir, startedAt },
+    metrics: await openFolder(dir, from?.step, fresh),
     step: from?.step ?? 0,
+    savedStep: from?.step ?? 0,
     best: from?.best,
+    tokensPerStep: batchSize * seqLen * accumulate,
     intro: intro(config, model, data, from),
     dispose: () => {
       model.dispose();
@@ -72,46 +86,71 @@ export async function prepareRun(
 }
 
 /** The checkpoint to go on from, or undefined for a run from the start. */
-async function startingPoint(config: RunConfig, { resume, fresh }: { resume: boolean; fresh: boolean }): Promise<CheckpointParts | undefined> {
+async function startingPoint(config: RunConfig, resume: boolean): Promise<CheckpointParts | undefined> {
   const { dir } = config.output;
-  if (fresh) {
-    rmSync(join(dir, 'checkpoints'), { recursive: true, force: true });
-    for (const name of ['best.json', 'metrics.jsonl']) rmSync(join(dir, name), { force: true });
-    return undefined;
-  }
   const path = existsSync(dir) ? await latestCheckpoint(dir) : undefined;
-  if (!resume && path)
-    throw new Error(`train: ${dir} already holds a run (${path}); pass --resume to go on, --fresh to delete it and start anew, or set --output.dir`);
-  if (!path) return undefined; // --resume before the first checkpoint starts from the beginning, which is the same run
-  const parts = await loadCheckpoint(path);
+  if (!path) return undefined; // to resume before the first checkpoint is to start from the beginning: the same run
+  if (!resume)
+    throw new Error(
+      `train: ${dir} already holds a run (${path}); pass --resume to go on, --fresh to delete it and start anew, or set --output.dir`,
+    );
+  const parts = await loadCheckpoint(path).catch((error: unknown) => {
+    if (!(error instanceof CheckpointError)) throw error;
+    throw new CheckpointError(`${error.message}. Delete ${path} and pass --resume to go on from the one before it`);
+  });
   checkSameRun(path, parts, config);
   return parts;
 }
 
+/** Makes the folder, and forgets what an earlier run left in it after `step` (undefined: all). */
+async function openFolder(dir: string, step = -1, fresh = false): Promise<MetricsLog> {
+  mkdirSync(dir, { recursive: true });
+  if (fresh) rmSync(join(dir, 'best.json'), { force: true }); // it may be damaged, which must not stop a fresh start
+  const metrics = new MetricsLog(join(dir, 'metrics.jsonl'));
+  metrics.truncateAfter(step);
+  await dropCheckpointsAfter(dir, step);
+  return metrics;
+}
+
+function seekReader(
+  reader: SequenceReader,
+  data: TrainingData,
+  { fingerprint, ...position }: DataPosition,
+  dir: string,
+): void {
+  if (fingerprint !== data.fingerprint)
+    throw new Error(
+      `train: the checkpoint in ${dir} was trained on other data (sha256 of its tokens ${short(fingerprint)}, now ${short(data.fingerprint)}); restore data and tokenizer, or start anew with --fresh or another --output.dir`,
+    );
+  reader.seek(position);
+}
+
+const short = (hash: string | undefined) => hash?.slice(0, 16) ?? 'unknown';
+
 /** What may not change when a run is resumed: these decide the shapes of the weights or the meaning of the reader's position. */
 function checkSameRun(path: string, parts: CheckpointParts, config: RunConfig): void {
   const before = parts.runConfig as RunConfig;
-  const { batchSize, seqLen, accumulate } = config.train;
+  const keys = ['batchSize', 'seqLen', 'accumulate', 'betas', 'eps'] as const;
   const pairs: [string, unknown, unknown][] = [
-    ['model', parts.modelConfig, config.model],
     ['seed', before.seed, config.seed],
-    ['tokenizer', before.tokenizer, config.tokenizer],
-    ['data', before.data, config.data],
-    ['train.batchSize', before.train.batchSize, batchSize],
-    ['train.seqLen', before.train.seqLen, seqLen],
-    ['train.accumulate', before.train.accumulate, accumulate],
+    ...keys.map((key): [string, unknown, unknown] => [`train.${key}`, before.train[key], config.train[key]]),
+    ...differences('model', parts.modelConfig, config.model),
   ];
-  const plain = (x: unknown) => JSON.parse(JSON.stringify(x ?? null)) as unknown;
-  const changed = pairs.filter(([, a, b]) => !isDeepStrictEqual(plain(a), plain(b)));
+  const changed = pairs.filter(([, a, b]) => !isDeepStrictEqual(a, b));
   if (changed.length === 0) return;
-  const list = changed.map(([name, a, b]) => `  ${name}: the checkpoint has ${short(a)}, the config ${short(b)}`).join('\n');
-  throw new Error(`train: ${path} is of another run:\n${list}\nResume with the config it was made with, or start anew with --fresh or another --output.dir`);
+  const list = changed.map(([name, a, b]) => `  ${name}: the checkpoint has ${quote(a)}, the config ${quote(b)}`);
+  throw new Error(
+    `train: ${path} is of another run:\n${list.join('\n')}\nResume with the config it was made with, or start anew with --fresh or another --output.dir`,
+  );
 }
 
-const short = (x: unknown) => {
-  const text = JSON.stringify(x) ?? 'nothing';
-  return text.length > 160 ? `${text.slice(0, 157)}...` : text;
-};
+/** The settings below `path` that may differ, one by one. */
+function differences(path: string, before: unknown, now: unknown): [string, unknown, unknown][] {
+  const isObject = (x: unknown): x is Record<string, unknown> => typeof x === 'object' && x !== null;
+  if (!isObject(before) || !isObject(now)) return [[path, before, now]];
+  const keys = new Set([...Object.keys(before), ...Object.keys(now)]);
+  return [...keys].flatMap((key) => differences(`${path}.${key}`, before[key], now[key]));
+}
 
 function intro(config: RunConfig, model: CausalLM, data: TrainingData, from: CheckpointParts | undefined): string[] {
   const { batchSize, seqLen, accumulate, steps } = config.train;

@@ -48,6 +48,37 @@ export function formatDuration(seconds: number): string {
   return `${Math.floor(s / 3600)}h${String(Math.floor((s % 3600) / 60)).padStart(2, '0')}m`;
 }
 
+/** How fast a run goes: tokens per second of training alone, and the time left with everything else in it. */
+export class Pace {
+  readonly #start = performance.now();
+  #lapStart = this.#start;
+  #lapStep: number;
+
+  constructor(
+    readonly startStep: number,
+    readonly steps: number,
+    readonly tokensPerStep: number,
+  ) {
+    this.#lapStep = startStep;
+  }
+
+  /** Figures since the last call. */
+  lap(step: number): { tokensPerSecond: number; etaSeconds: number } {
+    const now = performance.now();
+    const tokensPerSecond = ((step - this.#lapStep) * this.tokensPerStep) / ((now - this.#lapStart) / 1e3);
+    [this.#lapStart, this.#lapStep] = [now, step];
+    const perStep = (now - this.#start) / (step - this.startStep);
+    return { tokensPerSecond, etaSeconds: (perStep * (this.steps - step)) / 1e3 };
+  }
+
+  /** Runs what is no training: it does not count in tokens per second. */
+  async pause(body: () => Promise<void>): Promise<void> {
+    const begin = performance.now();
+    await body();
+    this.#lapStart += performance.now() - begin;
+  }
+}
+
 /** Where the loop reports to. `line` prints above the bar; `tick` moves it. */
 export interface Progress {
   line(text: string): void;

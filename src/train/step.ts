@@ -6,13 +6,14 @@ import type { Batch } from './data/index.js';
 
 export interface UpdateOptions {
   learningRate: number;
+  /** Decoupled; norms and biases are spared. */
   weightDecay: number;
   /** Largest global gradient norm; 0 turns clipping off. */
   clipNorm: number;
 }
 
 export interface StepResult {
-  /** Mean nats per token over the micro-batches. */
+  /** Mean nats per target over the micro-batches. */
   loss: number;
   /** Global gradient norm before clipping. */
   gradNorm: number;
@@ -20,61 +21,60 @@ export interface StepResult {
 
 /** The loss became NaN or infinite. The weights are those of before the step. */
 export class NonFiniteLossError extends Error {
+  override readonly name = 'NonFiniteLossError';
   constructor(readonly loss: number) {
     super(`loss is ${loss}`);
-    this.name = 'NonFiniteLossError';
   }
 }
 
 /**
- * Trains on `batches`, whose gradients are averaged (accumulation), and updates the weights once.
- * @throws NonFiniteLossError before any weight is touched
+ * Trains on `batches` as on one big batch (gradients are accumulated, each target counts the same) and updates the weights once.
+ * @throws NonFiniteLossError, or the optimizer's RangeError for a gradient that is not finite: before any weight is touched
  */
 export async function trainStep(
   model: CausalLM,
   optimizer: AdamW,
-  batches: Batch[],
+  batches: readonly Batch[],
   { learningRate, weightDecay, clipNorm }: UpdateOptions,
 ): Promise<StepResult> {
-  const total: Record<string, tf.Tensor> = {};
+  const numTargets = batches.reduce((sum, batch) => sum + batch.numTargets, 0);
+  let total: Record<string, tf.Tensor> = {};
   try {
     let loss = 0;
     for (const batch of batches) {
-      const { value, grads } = lossAndGrads(model, batch);
-      const nats = (await value.data())[0];
-      value.dispose();
-      if (!Number.isFinite(nats)) {
-        tf.dispose(grads);
-        throw new NonFiniteLossError(nats);
-      }
-      loss += nats / batches.length;
-      if (batches.length === 1) Object.assign(total, grads);
+      const share = numTargets ? batch.numTargets / numTargets : 1 / batches.length;
+      const { nats, grads } = await lossAndGrads(model, batch);
+      loss += nats * share;
+      if (batches.length === 1) total = grads;
       else {
-        accumulate(total, grads, 1 / batches.length);
+        accumulate(total, grads, share);
         tf.dispose(grads);
       }
     }
-    const { gradNorm } = await optimizer.step(model.weights, total, {
-      learningRate,
-      weightDecay,
-      clipNorm: clipNorm || undefined,
-      groups: (name) => (model.noDecay(name) ? { weightDecay: 0 } : {}),
-    });
+    const groups = (name: string) => (model.noDecay(name) ? { weightDecay: 0 } : {});
+    const options = { learningRate, weightDecay, groups, ...(clipNorm > 0 && { clipNorm }) };
+    const { gradNorm } = await optimizer.step(model.weights, total, options);
     return { loss, gradNorm };
   } finally {
     tf.dispose(total);
   }
 }
 
-/** The mean loss of a batch and its gradient for every weight, by the weight's name. */
-function lossAndGrads(model: CausalLM, batch: Batch): { value: tf.Scalar; grads: Record<string, tf.Tensor> } {
-  const variables = [...model.weights.values()];
-  const { value, grads } = tf.variableGrads(() => batchLoss(model, batch), variables);
-  const named = [...model.weights].map(([name, variable]) => [name, grads[variable.name]] as const);
-  return { value, grads: Object.fromEntries(named.filter(([, gradient]) => gradient)) };
+/** The mean loss of a batch and its gradient for every weight, by the weight's name. @throws NonFiniteLossError */
+async function lossAndGrads(model: CausalLM, batch: Batch): Promise<{ nats: number; grads: Record<string, tf.Tensor> }> {
+  const { value, grads } = tf.tidy(() => {
+    const { value, grads } = tf.variableGrads(() => batchLoss(model, batch), [...model.weights.values()]);
+    const named = [...model.weights].map(([name, variable]) => [name, grads[variable.name]] as const);
+    return { value, grads: Object.fromEntries(named.filter(([, gradient]) => gradient)) };
+  });
+  const [nats] = await value.data();
+  value.dispose();
+  if (Number.isFinite(nats)) return { nats, grads };
+  tf.dispose(grads);
+  throw new NonFiniteLossError(nats);
 }
 
-/** Mean nats per token of one batch: rows of the batch, or packed documents when it carries their offsets. */
+/** Mean nats per target of one batch: rows of the batch, or packed documents when it carries their offsets. */
 export function batchLoss(model: CausalLM, { inputs, targets, batchSize, seqLen, cuSeqlens }: Batch): tf.Scalar {
   const shape: [number, number] = cuSeqlens ? [1, batchSize * seqLen] : [batchSize, seqLen];
   return tf.tidy(() =>

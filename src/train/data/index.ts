@@ -18,3 +18,4 @@ export {
   type SequenceReaderOptions,
 } from './reader.js';
 export { type DataSource, defaultDocuments, findFiles, readDocuments, type TextDocument } from './sources.js';
+export { loadTrainingData, type TrainingData, type ValidationData, validationData } from './trainingData.js';
