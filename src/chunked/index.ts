@@ -7,6 +7,7 @@ export {
   type AdamWState,
   type AdamWStep,
   accumulate,
+  NonFiniteGradientError,
 } from './adamW/index.js';
 export {
   type CausalConv1dInputs,

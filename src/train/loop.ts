@@ -3,6 +3,7 @@
  * A resumed run equals an unbroken one: everything that decides a number is in the checkpoint (weights, moments, reader position)
  * or is a pure function of the step (schedule, sampling seeds).
  */
+import { NonFiniteGradientError } from '../chunked/adamW/index.js';
 import type { RunConfig } from '../config/index.js';
 import { saveCheckpoint } from './checkpoint/index.js';
 import { bitsPerByte, type Evaluation, evaluate, gzipBitsPerByte } from './evaluate.js';
@@ -79,7 +80,10 @@ async function trainSteps(run: PreparedRun, progress: Progress, signal?: AbortSi
     const batches = Array.from({ length: accumulate }, () => reader.next());
     const result = await trainStep(run.model, run.optimizer, batches, { ...config.train, learningRate: lr }).catch(
       (error: unknown) => {
-        throw error instanceof NonFiniteLossError ? diverged(run, error.message, run.step + 1, lr) : error;
+        if (error instanceof NonFiniteLossError) throw diverged(run, `the ${error.message}`, run.step + 1, lr);
+        throw error instanceof NonFiniteGradientError
+          ? diverged(run, 'a gradient is not finite', run.step + 1, lr)
+          : error;
       },
     );
     run.step += 1;
@@ -128,7 +132,7 @@ async function evaluateNow(run: PreparedRun, progress: Progress, lr: number): Pr
   const { validation } = run.data;
   if (!validation) return false;
   const result = await evaluate(run.model, validation.batches(run.config.train.evalBatches), validation.bytesPerToken);
-  if (!Number.isFinite(result.loss)) throw diverged(run, `validation loss is ${result.loss}`, run.step, lr);
+  if (!Number.isFinite(result.loss)) throw diverged(run, `the validation loss is ${result.loss}`, run.step, lr);
   const isBest = !run.best || result.bpb < run.best.value;
   if (isBest) run.best = { step: run.step, value: result.bpb };
   run.metrics.append({ kind: 'eval', step: run.step, ...result });
@@ -193,7 +197,7 @@ async function save(run: PreparedRun, isBest = false): Promise<void> {
 function diverged({ savedStep }: PreparedRun, what: string, step: number, lr: number): TrainingDivergedError {
   const kept = savedStep > 0 ? `the checkpoint of step ${savedStep} is kept` : 'there is no checkpoint yet';
   return new TrainingDivergedError(
-    `train: the ${what} at step ${step} (learning rate ${lr.toExponential(2)}), and the run stopped there; ${kept}. ` +
+    `train: ${what} at step ${step} (learning rate ${lr.toExponential(2)}), and the run stopped there; ${kept}. ` +
       'Lower train.lr, raise train.warmupSteps or lower train.clipNorm, then start anew or pass --resume',
   );
 }

@@ -27,7 +27,9 @@ const pretrained = fileURLToPath(new URL('../../pretrained/', import.meta.url));
 /** Names of the models that come with the package. */
 export function pretrainedNames(): string[] {
   if (!existsSync(pretrained)) return [];
-  return readdirSync(pretrained, { withFileTypes: true }).filter((e) => e.isDirectory()).map((e) => e.name);
+  return readdirSync(pretrained, { withFileTypes: true })
+    .filter((e) => e.isDirectory())
+    .map((e) => e.name);
 }
 
 /**
@@ -40,22 +42,43 @@ export async function openModel(reference: string, prefer: 'best' | 'last' = 'be
   const path = await locate(reference, prefer);
   if (existsSync(join(path, 'state.json'))) {
     const { weights, modelConfig, runConfig, step, metrics } = await loadCheckpoint(path);
-    return { path, weights, config: resolveModelConfig(modelConfig, join(path, 'config.json')), run: runConfig as RunConfig, step, metrics };
+    return {
+      path,
+      weights,
+      config: resolveModelConfig(modelConfig, join(path, 'config.json')),
+      run: runConfig as RunConfig,
+      step,
+      metrics,
+    };
   }
   const { weights, config, info } = await loadModelDir(path);
   const { run, step, metrics } = (info ?? {}) as Partial<OpenedModel>;
-  return { path, weights, config: resolveModelConfig(config, join(path, 'config.json')), run, step, metrics: metrics ?? {} };
+  return {
+    path,
+    weights,
+    config: resolveModelConfig(config, join(path, 'config.json')),
+    run,
+    step,
+    metrics: metrics ?? {},
+  };
 }
 
 /** The folder that holds the files of `reference`. */
 export async function locate(reference: string, prefer: 'best' | 'last' = 'best'): Promise<string> {
   for (const folder of [reference, join(pretrained, reference)]) {
-    if (existsSync(join(folder, 'state.json')) || existsSync(join(folder, 'checksums.json')) || existsSync(join(folder, 'model.safetensors'))) return folder;
+    if (
+      existsSync(join(folder, 'state.json')) ||
+      existsSync(join(folder, 'checksums.json')) ||
+      existsSync(join(folder, 'model.safetensors'))
+    )
+      return folder;
     if (!existsSync(join(folder, 'checkpoints'))) continue;
     const best = prefer === 'best' ? await bestCheckpoint(folder) : undefined;
     const path = best ?? (await latestCheckpoint(folder));
     if (path) return path;
   }
   const names = pretrainedNames().join(', ') || 'none';
-  throw new Error(`no model "${reference}": expected the folder of a run, a checkpoint or an exported model, or one of the names in pretrained/ (${names})`);
+  throw new Error(
+    `no model "${reference}": expected the folder of a run, a checkpoint or an exported model, or one of the names in pretrained/ (${names})`,
+  );
 }

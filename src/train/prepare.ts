@@ -5,8 +5,8 @@ import { isDeepStrictEqual } from 'node:util';
 import { useBackend } from '../backend/useBackend.js';
 import { AdamW } from '../chunked/adamW/index.js';
 import { installedBuild } from '../chunked/wasm/runtime.js';
-import { quote } from '../config/problems.js';
 import type { RunConfig } from '../config/index.js';
+import { quote } from '../config/problems.js';
 import { CausalLM } from '../models/index.js';
 import {
   CheckpointError,

@@ -29,7 +29,7 @@ export class NonFiniteLossError extends Error {
 
 /**
  * Trains on `batches` as on one big batch (gradients are accumulated, each target counts the same) and updates the weights once.
- * @throws NonFiniteLossError, or the optimizer's RangeError for a gradient that is not finite: before any weight is touched
+ * @throws NonFiniteLossError or NonFiniteGradientError before any weight is touched
  */
 export async function trainStep(
   model: CausalLM,
@@ -61,7 +61,10 @@ export async function trainStep(
 }
 
 /** The mean loss of a batch and its gradient for every weight, by the weight's name. @throws NonFiniteLossError */
-async function lossAndGrads(model: CausalLM, batch: Batch): Promise<{ nats: number; grads: Record<string, tf.Tensor> }> {
+async function lossAndGrads(
+  model: CausalLM,
+  batch: Batch,
+): Promise<{ nats: number; grads: Record<string, tf.Tensor> }> {
   const { value, grads } = tf.tidy(() => {
     const { value, grads } = tf.variableGrads(() => batchLoss(model, batch), [...model.weights.values()]);
     const named = [...model.weights].map(([name, variable]) => [name, grads[variable.name]] as const);

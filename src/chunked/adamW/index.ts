@@ -46,6 +46,11 @@ export interface AdamWState {
   v: Map<string, tf.Tensor>;
 }
 
+/** A gradient is NaN or too large for float32: no weight was changed. */
+export class NonFiniteGradientError extends RangeError {
+  override readonly name = 'NonFiniteGradientError';
+}
+
 /** A square above this is no float32. */
 const LARGEST_NORM = 1.8e19;
 
@@ -78,7 +83,7 @@ export class AdamW {
    * @param weights by name, float32
    * @param grads by the same names; not disposed of
    * @returns the global norm of the gradients before clipping
-   * @throws RangeError for a gradient that is not finite or of another shape, for moments (see `loadState`) that fit no weight, and
+   * @throws NonFiniteGradientError, or RangeError for a gradient of another shape, for moments (see `loadState`) that fit no weight, and
    * for options out of range; before any weight or moment is touched
    */
   async step(
@@ -189,7 +194,7 @@ function checkGradient(name: string, weight: tf.Variable | undefined, gradient: 
 
 function checkNorm(name: string, norm: number): void {
   if (norm < LARGEST_NORM) return;
-  throw new RangeError(
+  throw new NonFiniteGradientError(
     `AdamW.step: the gradient of '${name}' must be finite, with a norm below ${LARGEST_NORM}, got a norm of ${norm}; no weight was changed. Lower the learning rate, or look for the first NaN in the forward pass`,
   );
 }
