@@ -1,7 +1,7 @@
 /** One decoder for every language model: embedding, pre-norm blocks of a mixer and a SwiGLU, final norm, head. */
 import * as tf from '@tensorflow/tfjs';
 import { linear } from '../chunked/index.js';
-import type { LayerState } from '../layers/index.js';
+import type { LayerState, WeightInit, WeightSpec } from '../layers/index.js';
 import { type ModelConfig, type ModelConfigInput, resolveModelConfig } from './config.js';
 import { type Block, createDecoder, type Decoder, HEAD, namedLayers, namedSpecs, TABLE } from './decoder.js';
 import { headLoss } from './headLoss.js';
@@ -14,8 +14,10 @@ export type ModelState = LayerState[];
 export type NamedArrays = ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>;
 
 export interface CausalLMOptions {
-  /** Start of the weights; default 0. */
+  /** Start of the random weights; default 0. */
   seed?: number | string;
+  /** Start from these instead, as `loadWeights` takes them: saves drawing random ones. */
+  weights?: NamedArrays;
 }
 
 export interface CausalLMForwardOptions {
@@ -58,13 +60,15 @@ export class CausalLM {
   /** [V, D]: the output projection. */
   readonly #head: tf.Variable<tf.Rank.R2>;
 
-  /** @throws ConfigError that lists everything wrong with the config */
-  constructor(config: ModelConfigInput | ModelConfig = {}, { seed = 0 }: CausalLMOptions = {}) {
+  /** @throws ConfigError that lists everything wrong with the config, WeightsError as `loadWeights` does */
+  constructor(config: ModelConfigInput | ModelConfig = {}, { seed = 0, weights }: CausalLMOptions = {}) {
     this.config = resolveModelConfig(config);
     this.#decoder = createDecoder(this.config);
     const specs = namedSpecs(this.config, this.#decoder);
     this.#decayed = new Set([...specs].filter(([, { kind }]) => kind === 'matrix').map(([name]) => name));
-    this.weights = buildWeights(this.#decoder, specs, initialWeights(seed, this.config.initializerRange));
+    if (weights) checkWeights('CausalLM', specs, weights);
+    const random = initialWeights(seed, this.config.initializerRange);
+    this.weights = buildWeights(this.#decoder, specs, (name, spec) => weights?.get(name)?.data ?? random(name, spec));
     this.#head = this.weights.get(this.config.tieEmbeddings ? TABLE : HEAD) as tf.Variable<tf.Rank.R2>;
   }
 
@@ -129,7 +133,7 @@ export class CausalLM {
    * @throws WeightsError that lists every missing, unknown and misshapen name
    */
   loadWeights(weights: NamedArrays): void {
-    checkWeights(this.weights, weights);
+    checkWeights('CausalLM.loadWeights', this.weights, weights);
     for (const [name, variable] of this.weights)
       tf.tidy(() => variable.assign(tf.tensor((weights.get(name) as { data: Float32Array }).data, variable.shape)));
   }
@@ -188,8 +192,8 @@ function lastTokens(x: tf.Tensor, cuSeqlens?: Int32Array): tf.Tensor {
 /** Builds every layer with the model's start values and collects the weights in the order of `specs`. */
 function buildWeights(
   decoder: Decoder,
-  specs: ReturnType<typeof namedSpecs>,
-  init: ReturnType<typeof initialWeights>,
+  specs: ReadonlyMap<string, WeightSpec>,
+  init: WeightInit,
 ): Map<string, tf.Variable> {
   const weights = new Map<string, tf.Variable>();
   for (const [prefix, layer] of namedLayers(decoder)) {
@@ -205,7 +209,7 @@ function buildWeights(
   return weights;
 }
 
-function checkWeights(want: ReadonlyMap<string, tf.Variable>, got: NamedArrays): void {
+function checkWeights(who: string, want: ReadonlyMap<string, { shape: number[] }>, got: NamedArrays): void {
   const names = [...want.keys()];
   const faults: [string, string[]][] = [
     ['missing', names.filter((name) => !got.has(name))],
@@ -216,9 +220,7 @@ function checkWeights(want: ReadonlyMap<string, tf.Variable>, got: NamedArrays):
     .filter(([, list]) => list.length)
     .map(([fault, list]) => `  ${fault} (${list.length}): ${list.join(', ')}`);
   if (lines.length)
-    throw new WeightsError(
-      `CausalLM.loadWeights: the weights do not fit this model; nothing was loaded\n${lines.join('\n')}`,
-    );
+    throw new WeightsError(`${who}: the weights do not fit this model; nothing was loaded\n${lines.join('\n')}`);
 }
 
 function shapeFault(

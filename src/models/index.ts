@@ -1,4 +1,6 @@
 /** Language models: one decoder built from a config, generation, descriptions, adapters to published checkpoints. */
+
+export { configFromFla, configToFla, isFlaConfig, weightsFromFla } from './adapters/fla.js';
 export {
   CausalLM,
   type CausalLMForwardOptions,
@@ -23,3 +25,13 @@ export {
   type SoftmaxAttentionConfig,
   softmaxAttentionSchema,
 } from './config.js';
+export {
+  describe,
+  formatDescription,
+  type LayerDescription,
+  type ModelDescription,
+  type StateDescription,
+} from './describe.js';
+export { type GeneratedToken, type GenerateOptions, generate } from './generate.js';
+export { type SamplingOptions, sampleToken } from './sampling.js';
+export { Session, SessionError } from './session.js';
