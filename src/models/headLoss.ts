@@ -80,7 +80,7 @@ function gradients(
     for (const [start, rows] of pieces) {
       const [dx, sum] = tf.tidy(() => {
         const xs = tf.slice(x, [start, 0], [rows, -1]);
-        const hot = tf.oneHot(tf.slice(targets, start, rows), weight.shape[0], 1, 0, 'float32');
+        const hot = tf.oneHot(tf.slice(targets, start, rows), weight.shape[0]); // int32: as float32 it is wrong on wasm (4.22)
         const error = tf.sub(tf.softmax(linear({ x: xs, weight })), hot);
         const dLogits = tf.mul(error, tf.reshape(tf.slice(rowScale, start, rows), [rows, 1])) as tf.Tensor2D;
         return [tf.matMul(dLogits, weight), tf.add(dWeight, tf.matMul(dLogits, xs, true, false))];

@@ -1,0 +1,75 @@
+/** Small models, token sequences and readings that the tests of this folder share. */
+import * as tf from '@tensorflow/tfjs';
+import type { CausalLM, ModelConfigInput, ModelState } from '../../src/models/index.js';
+import { random } from '../support/tensors.js';
+
+/** Two layers of each kind of mixer, and every option that changes what is in the state. */
+export const smallConfigs: Record<string, ModelConfigInput> = {
+  gla: {
+    vocabSize: 37,
+    hiddenSize: 16,
+    numLayers: 2,
+    mixers: [{ type: 'gla', numHeads: 2 }],
+    mlp: { intermediateSize: 24 },
+  },
+  'gla with convolutions, kv heads and a head of its own': {
+    vocabSize: 37,
+    hiddenSize: 16,
+    numLayers: 2,
+    mixers: [{ type: 'gla', numHeads: 4, numKvHeads: 2, useShortConv: true, convBias: true, featureMap: 'relu' }],
+    mlp: { intermediateSize: 24 },
+    tieEmbeddings: false,
+  },
+  'gla and softmax attention': {
+    vocabSize: 37,
+    hiddenSize: 16,
+    numLayers: 2,
+    mixers: [
+      { type: 'gla', numHeads: 2, gateFn: 'sigmoid' },
+      { type: 'softmax_attention', numHeads: 4, numKvHeads: 2 },
+    ],
+    mlp: { intermediateSize: 24 },
+  },
+  'attention with a window': {
+    vocabSize: 37,
+    hiddenSize: 16,
+    numLayers: 2,
+    mixers: [{ type: 'softmax_attention', numHeads: 2, window: 5 }],
+    mlp: { intermediateSize: 24 },
+  },
+};
+
+/** Weights large enough that every path matters in the logits; 0.02 would leave the blocks near zero. */
+export const lively = { initializerRange: 0.3 };
+
+/** n token ids below `vocabSize`. */
+export function tokenIds(seed: number, n: number, vocabSize = 37): Int32Array {
+  const next = random(seed);
+  return Int32Array.from({ length: n }, () => Math.floor(next() * vocabSize));
+}
+
+/** [B, T] int32 */
+export function idTensor(ids: Int32Array, B = 1): tf.Tensor2D {
+  return tf.tensor2d(ids, [B, ids.length / B], 'int32');
+}
+
+/** Logits of `ids` read in pieces of the given lengths, one array of [T, V]; frees everything. */
+export function logitsInPieces(model: CausalLM, ids: Int32Array, lengths: number[]): Float32Array {
+  const all: Float32Array[] = [];
+  let state: ModelState | undefined;
+  let at = 0;
+  for (const length of lengths) {
+    const tokens = idTensor(ids.subarray(at, at + length));
+    const { logits, state: next } = model.forward(tokens, state);
+    all.push(logits.dataSync().slice() as Float32Array);
+    tf.dispose([tokens, logits, state ?? []]);
+    state = next;
+    at += length;
+  }
+  tf.dispose(state ?? []);
+  return Float32Array.from(all.flatMap((piece) => [...piece]));
+}
+
+/** Bytes of all tensors of a state. */
+export const heldBytes = (state: ModelState): number =>
+  state.flatMap((layer) => Object.values(layer)).reduce((sum, x) => sum + 4 * x.size, 0);
