@@ -13,6 +13,7 @@ import {
   type LayerOutput,
   type LayerState,
   SeqLayer,
+  type StateSpec,
   type WeightSpec,
 } from './seqLayer.js';
 import { bias, convTaps, matrix, normScale } from './weightSpecs.js';
@@ -97,7 +98,8 @@ export class GatedLinearAttention extends SeqLayer<GatedLinearAttentionOptions> 
   }
 
   #checkOptions(): void {
-    const { numHeads, numKvHeads, featureMap, gateFn, normEps, chunkSize, clampMin } = this.options;
+    const { numHeads, numKvHeads, featureMap, gateFn, normEps, gateLogitNormalizer, chunkSize, clampMin, form } =
+      this.options;
     this.requirePositive('numHeads', 'convSize', 'gateLowRankDim');
     if (numKvHeads !== null) this.requirePositive('numKvHeads');
     if (chunkSize !== null) this.requirePositive('chunkSize');
@@ -109,7 +111,9 @@ export class GatedLinearAttention extends SeqLayer<GatedLinearAttentionOptions> 
     this.require(numHeads % this.#kvHeads === 0, `numKvHeads must divide numHeads, got ${numKvHeads} and ${numHeads}`);
     if (featureMap !== null) checkOneOf('GatedLinearAttention', 'featureMap', featureMap, ['relu']);
     checkOneOf('GatedLinearAttention', 'gateFn', gateFn, ['swish', 'sigmoid']);
+    checkOneOf('GatedLinearAttention', 'form', form, ['auto', 'chunk', 'recurrent', 'parallel']);
     this.require(normEps > 0, `normEps must be positive, got ${normEps}`);
+    this.require(gateLogitNormalizer > 0, `gateLogitNormalizer must be positive, got ${gateLogitNormalizer}`);
     this.require(clampMin === null || clampMin <= 0, `clampMin bounds a log decay: it must be <= 0, got ${clampMin}`);
   }
 
@@ -202,12 +206,12 @@ export class GatedLinearAttention extends SeqLayer<GatedLinearAttentionOptions> 
     return gatedRmsNorm({ x: o, gate, weight }, { eps, activation: gateFn === 'swish' ? 'silu' : 'sigmoid' });
   }
 
-  protected override stateShapes(batch: number): Record<string, number[]> {
+  protected override stateSpecs(batch: number): Record<string, StateSpec> {
     const { numHeads, useShortConv, convSize } = this.options;
     const [K, V] = [this.#keyDim / numHeads, this.#valueDim / numHeads];
-    const conv = (width: number) => [batch, width, convSize];
+    const conv = (width: number): StateSpec => ({ shape: [batch, width, convSize] });
     return {
-      recurrent: [batch, numHeads, K, V],
+      recurrent: { shape: [batch, numHeads, K, V] },
       ...(useShortConv && {
         convQ: conv(this.#keyDim),
         convK: conv(K * this.#kvHeads),

@@ -7,6 +7,7 @@ export {
   type LayerOutput,
   type LayerState,
   SeqLayer,
+  type StateSpec,
   type WeightInit,
   type WeightSpec,
 } from './seqLayer.js';

@@ -1,5 +1,6 @@
 /** The contract of every layer here: a `tf.layers.Layer` whose `forward` takes a state in and gives a state out. */
 import * as tf from '@tensorflow/tfjs';
+import { checkCuSeqlens, checkDtype, checkShapes } from '../chunked/check.js';
 import { Rng } from '../rng.js';
 
 /** What a layer remembers of the past: named tensors, owned by the caller. */
@@ -28,6 +29,12 @@ export interface WeightSpec {
   init?: (rng: Rng) => Float32Array;
 }
 
+/** Shape and dtype (default float32) of one tensor of a state. */
+export interface StateSpec {
+  shape: number[];
+  dtype?: 'int32';
+}
+
 /** Start value of a weight. */
 export type WeightInit = (name: string, spec: WeightSpec) => Float32Array;
 
@@ -39,7 +46,18 @@ export type LayerArgs<O extends { hiddenSize: number }> = TfLayerArgs &
   Partial<Omit<O, 'hiddenSize'>> &
   Pick<O, 'hiddenSize'>;
 
-const TF_ARGS = ['inputShape', 'batchInputShape', 'batchSize', 'dtype', 'name', 'trainable', 'weights', 'inputDType'];
+/** `customObjects` is what `tf.loadLayersModel` adds to a config. */
+const TF_ARGS = [
+  'inputShape',
+  'batchInputShape',
+  'batchSize',
+  'dtype',
+  'name',
+  'trainable',
+  'weights',
+  'inputDType',
+  'customObjects',
+];
 
 /** Shape of a layer's input, of one sample or of one of several inputs, as TensorFlow.js hands it to `build`. */
 type BuildShape = (number | null)[] | (number | null)[][];
@@ -66,12 +84,14 @@ export abstract class SeqLayer<O extends { hiddenSize: number } = { hiddenSize: 
 
   /** Bytes of the state of `batch` sequences that have read `position` tokens (default 0); 0 for a layer without state. */
   stateSize(batch: number, position = 0): number {
-    return floatBytes(...Object.values(this.stateShapes(batch, position)));
+    const sizes = Object.values(this.stateSpecs(batch, position)).map(({ shape }) => tf.util.sizeFromShape(shape));
+    return sizes.reduce((bytes, size) => bytes + 4 * size, 0);
   }
 
   /** The state before the first token; `forward` without a state starts from the same. The caller owns it. */
   initialState(batch: number): LayerState {
-    return Object.fromEntries(Object.entries(this.stateShapes(batch, 0)).map(([name, s]) => [name, tf.zeros(s)]));
+    const specs = Object.entries(this.stateSpecs(batch, 0));
+    return Object.fromEntries(specs.map(([name, { shape, dtype }]) => [name, tf.zeros(shape, dtype)]));
   }
 
   /** The mathematics, inside a tidy, after the checks. */
@@ -80,13 +100,15 @@ export abstract class SeqLayer<O extends { hiddenSize: number } = { hiddenSize: 
   /**
    * State in, state out: this one method trains, prefills a prompt in pieces and decodes one token.
    * @param x [B, T, D]
-   * @param state from an earlier call; zeros if absent. It is not disposed
+   * @param state from an earlier call; that of no tokens if absent. It is not disposed
    * @throws RangeError when x or the state does not fit the layer
    */
   forward(x: tf.Tensor, state?: LayerState, options: ForwardOptions = {}): LayerOutput {
     if (!this.built) this.buildWith(undefined, x);
     this.checkInput(x.shape);
-    if (state) this.#checkState(state);
+    const { cuSeqlens } = options;
+    checkCuSeqlens(this.label, cuSeqlens, x.shape[0], x.shape[1] as number);
+    if (state) this.#checkState(state, cuSeqlens ? cuSeqlens.length - 1 : x.shape[0]);
     return tf.tidy(() => this.run(x, state, options) as unknown as tf.TensorContainerObject) as unknown as LayerOutput;
   }
 
@@ -186,15 +208,24 @@ export abstract class SeqLayer<O extends { hiddenSize: number } = { hiddenSize: 
     return options as O;
   }
 
-  #checkState(state: LayerState): void {
-    const want = Object.keys(this.stateShapes(1, 0)).sort().join(', ') || 'nothing';
-    const got = Object.keys(state).sort().join(', ') || 'nothing';
+  #checkState(state: LayerState, sequences: number): void {
+    const list = (names: string[]) => names.sort().join(', ') || 'nothing';
+    const [want, got] = [Object.keys(this.stateSpecs(1, 0)), Object.keys(state)].map(list);
     if (want !== got) throw new RangeError(`${this.label}: its state must hold ${want}, got ${got}`);
+    for (const [name, spec] of Object.entries(this.stateSpecs(sequences, this.positionOf(state)))) {
+      checkDtype(this.label, { [`state.${name}`]: state[name] }, spec.dtype);
+      checkShapes(this.label, { [`state.${name}`]: [state[name], spec.shape] });
+    }
   }
 
-  /** Shapes of the tensors in the state of `batch` sequences after `position` tokens; none by default. */
-  protected stateShapes(_batch: number, _position: number): Record<string, number[]> {
+  /** The tensors in the state of `batch` sequences after `position` tokens; none by default. */
+  protected stateSpecs(_batch: number, _position: number): Record<string, StateSpec> {
     return {};
+  }
+
+  /** Tokens behind a state; only a layer whose state grows need tell. */
+  protected positionOf(_state: LayerState): number {
+    return 0;
   }
 
   #standaloneInit(): WeightInit {
@@ -211,7 +242,3 @@ export abstract class SeqLayer<O extends { hiddenSize: number } = { hiddenSize: 
 }
 
 type AddWeightInitializer = Parameters<tf.layers.Layer['addWeight']>[3];
-
-/** Bytes of float32 tensors of the given shapes. */
-export const floatBytes = (...shapes: number[][]): number =>
-  shapes.reduce((sum, shape) => sum + 4 * tf.util.sizeFromShape(shape), 0);

@@ -8,6 +8,7 @@ import {
   type LayerOutput,
   type LayerState,
   SeqLayer,
+  type StateSpec,
   type WeightSpec,
 } from './seqLayer.js';
 import { bias, convTaps } from './weightSpecs.js';
@@ -51,8 +52,8 @@ export class ShortConvolution extends SeqLayer<ShortConvolutionOptions> {
     return { y: o, state: { conv: finalState } };
   }
 
-  protected override stateShapes(batch: number): Record<string, number[]> {
-    return { conv: [batch, this.options.hiddenSize, this.options.convSize] };
+  protected override stateSpecs(batch: number): Record<string, StateSpec> {
+    return { conv: { shape: [batch, this.options.hiddenSize, this.options.convSize] } };
   }
 }
 tf.serialization.registerClass(ShortConvolution);

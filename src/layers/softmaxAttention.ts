@@ -11,6 +11,7 @@ import {
   type LayerOutput,
   type LayerState,
   SeqLayer,
+  type StateSpec,
   type WeightSpec,
 } from './seqLayer.js';
 import { matrix } from './weightSpecs.js';
@@ -62,6 +63,12 @@ export class SoftmaxAttention extends SeqLayer<SoftmaxAttentionOptions> {
     );
   }
 
+  override forward(x: tf.Tensor, state?: LayerState, options: ForwardOptions = {}): LayerOutput {
+    if (options.cuSeqlens && state)
+      throw new RangeError(`${this.label}: packed documents take no state, as their caches would differ in length`);
+    return super.forward(x, state, options);
+  }
+
   override weightSpecs(): Record<string, WeightSpec> {
     const { hiddenSize, numHeads } = this.options;
     const [inner, kvInner] = [numHeads * this.#headDim, this.#kvHeads * this.#headDim];
@@ -75,9 +82,7 @@ export class SoftmaxAttention extends SeqLayer<SoftmaxAttentionOptions> {
 
   protected override run(x: tf.Tensor, state: LayerState | undefined, { cuSeqlens }: ForwardOptions): LayerOutput {
     const { numHeads, window } = this.options;
-    if (cuSeqlens && state)
-      throw new RangeError(`${this.label}: packed documents take no state, as their caches would differ in length`);
-    const offset = this.#position(state);
+    const offset = state ? this.positionOf(state) : 0;
     const project = (name: string, heads: number) =>
       splitHeads(linear({ x, weight: this.need(`${name}_proj.weight`) }), heads);
     const q = this.#rotate(project('q', numHeads), offset, cuSeqlens);
@@ -86,12 +91,6 @@ export class SoftmaxAttention extends SeqLayer<SoftmaxAttentionOptions> {
     const { o } = flashAttention({ q, k, v }, { causal: true, window: window ?? undefined, cuSeqlens });
     const y = linear({ x: mergeHeads(o), weight: this.need('o_proj.weight') });
     return { y, state: cuSeqlens ? {} : this.#cache(k, v, offset + x.shape[1]!) };
-  }
-
-  /** Tokens read before this call. Without a window the cache itself tells; with one it must be read back (4 bytes). */
-  #position(state: LayerState | undefined): number {
-    if (!state) return 0;
-    return this.options.window === null ? state.k.shape[1]! : state.position.dataSync()[0];
   }
 
   #rotate(x: tf.Tensor, offset: number, cuSeqlens?: Int32Array): tf.Tensor {
@@ -106,17 +105,16 @@ export class SoftmaxAttention extends SeqLayer<SoftmaxAttentionOptions> {
     return { k: keepLast(k, last), v: keepLast(v, last), position: tf.tensor1d([position], 'int32') };
   }
 
-  protected override stateShapes(batch: number, position: number): Record<string, number[]> {
+  protected override stateSpecs(batch: number, position: number): Record<string, StateSpec> {
     const { window } = this.options;
-    const cache = [batch, window === null ? position : Math.min(position, window - 1), this.#kvHeads, this.#headDim];
-    return { k: cache, v: cache, ...(window !== null && { position: [1] }) };
+    const length = window === null ? position : Math.min(position, window - 1);
+    const cache = { shape: [batch, length, this.#kvHeads, this.#headDim] };
+    return { k: cache, v: cache, ...(window !== null && { position: { shape: [1], dtype: 'int32' } }) };
   }
 
-  override initialState(batch: number): LayerState {
-    const state = super.initialState(batch);
-    if (!state.position) return state;
-    state.position.dispose();
-    return { ...state, position: tf.tensor1d([0], 'int32') };
+  /** Without a window the cache itself tells; with one it must be read back (4 bytes). */
+  protected override positionOf({ k, position }: LayerState): number {
+    return position ? position.dataSync()[0] : (k.shape[1] ?? 0);
   }
 }
 tf.serialization.registerClass(SoftmaxAttention);

@@ -205,7 +205,8 @@ function pick(tensors: Tensors, names: string[]): tf.Tensor[] {
   return names.map((name) => tensors[name]);
 }
 
-function timeSlice(x: tf.Tensor, start: number, end: number): tf.Tensor {
+/** Tokens start .. end - 1 of [B, T, ...]. */
+export function timeSlice(x: tf.Tensor, start: number, end: number): tf.Tensor {
   const begin = x.shape.map((_, axis) => (axis === 1 ? start : 0));
   return tf.slice(
     x,
@@ -215,7 +216,7 @@ function timeSlice(x: tf.Tensor, start: number, end: number): tf.Tensor {
 }
 
 /** `a` before token t, `b` from it on. */
-function spliceTime(a: tf.Tensor, b: tf.Tensor, t: number): tf.Tensor {
+export function spliceTime(a: tf.Tensor, b: tf.Tensor, t: number): tf.Tensor {
   const T = a.shape[1] as number;
   return tf.concat([timeSlice(a, 0, t), timeSlice(b, t, T)], 1);
 }
