@@ -106,6 +106,7 @@ export abstract class SeqLayer<O extends { hiddenSize: number } = { hiddenSize: 
   forward(x: tf.Tensor, state?: LayerState, options: ForwardOptions = {}): LayerOutput {
     if (!this.built) this.buildWith(undefined, x);
     this.checkInput(x.shape);
+    if (x.size === 0) throw new RangeError(`${this.label}: input must hold a token, got [${x.shape}]`);
     const { cuSeqlens } = options;
     checkCuSeqlens(this.label, cuSeqlens, x.shape[0], x.shape[1] as number);
     if (state) this.#checkState(state, cuSeqlens ? cuSeqlens.length - 1 : x.shape[0]);
