@@ -166,6 +166,37 @@ describe('sum and mean on wasm', () => {
   });
 });
 
+describe('Identity on wasm', () => {
+  const id = (x: tf.Tensor) => x.dataId as { id: number };
+
+  test('a clone shares memory, and outlives the original', () => {
+    const x = tf.tensor1d([1, 2, 3]);
+    const copied = withStockKernel('Identity', () => x.clone());
+    expect(id(copied)).not.toBe(id(x));
+    const buffers = tf.memory().numDataBuffers;
+    const shared = x.clone();
+    expect(id(shared)).toBe(id(x));
+    expect(tf.memory().numDataBuffers).toBe(buffers);
+    x.dispose();
+    tf.tensor1d([7, 8, 9]); // would take freed memory
+    expect([...shared.dataSync()]).toEqual([1, 2, 3]);
+    tf.dispose([copied, shared]);
+    expect(tf.memory().numDataBuffers).toBe(buffers - 1);
+  });
+
+  test('a variable made from a clone keeps its value when the original variable changes', () => {
+    const original = tf.variable(tf.tensor1d([1, 2]));
+    const copy = tf.variable(original.clone());
+    original.assign(tf.tensor1d([3, 4]));
+    expect([...copy.dataSync()]).toEqual([1, 2]);
+    tf.dispose([original, copy]);
+  });
+
+  test('strings are cloned as before', () => {
+    expect([...tf.clone(tf.tensor1d(['a', 'bc'])).dataSync()]).toEqual(['a', 'bc']);
+  });
+});
+
 describe('clipByValue on wasm', () => {
   test('the stock one hides NaN and does not clip int32 from above', () => {
     const nan = tf.tensor1d([Number.NaN, 2, -2]);

@@ -1,8 +1,9 @@
 /** AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2017, https://arxiv.org/abs/1711.05101, algorithm 2). */
 import * as tf from '@tensorflow/tfjs';
-import { checkDtype, checkShapes } from '../check.js';
-import type { PlainForm } from '../form.js';
-import type { Moments, Parameter, Rates } from './parameter.js';
+import { checkDtype, checkOneOf, checkShapes } from '../check.js';
+import { isFused, type PlainForm } from '../form.js';
+import { fusedNorms, fusedUpdate } from './fused.js';
+import type { Coefficients, Moments, Rates } from './parameter.js';
 import { plainNorms, plainUpdate } from './plain.js';
 
 export { accumulate } from './accumulate.js';
@@ -65,16 +66,18 @@ const LARGEST_NORM = 1.8e19;
 export class AdamW {
   readonly #betas: readonly [number, number];
   readonly #eps: number;
+  readonly #form: PlainForm;
   #step = 0;
   #moments = new Map<string, Moments>();
 
   /** @throws RangeError unless both betas are in [0, 1) and eps is positive */
-  constructor({ betas = [0.9, 0.95], eps = 1e-8 }: AdamWOptions = {}) {
+  constructor({ betas = [0.9, 0.95], eps = 1e-8, form = 'auto' }: AdamWOptions = {}) {
     if (betas.length !== 2 || !betas.every((beta) => beta >= 0 && beta < 1))
       throw new RangeError(`AdamW: betas must be two numbers in [0, 1), got [${betas}]`);
     if (!(eps > 0 && eps < Number.POSITIVE_INFINITY))
       throw new RangeError(`AdamW: eps must be a positive number, got ${eps}`);
-    [this.#betas, this.#eps] = [betas, eps];
+    checkOneOf('AdamW', 'form', form, ['auto', 'plain']);
+    [this.#betas, this.#eps, this.#form] = [betas, eps, form];
   }
 
   /**
@@ -95,14 +98,17 @@ export class AdamW {
     this.#checkMoments(weights);
     const given = Object.entries(grads);
     for (const [name, gradient] of given) checkGradient(name, weights.get(name), gradient);
-    const norms = await plainNorms(given.map(([, gradient]) => gradient));
+    const rates = new Map(given.map(([name]) => [name, ratesOf(name, options)]));
+    const fused = isFused('AdamW', this.#form);
+    const norms = await (fused ? fusedNorms : plainNorms)(given.map(([, gradient]) => gradient));
     for (const [i, norm] of norms.entries()) checkNorm(given[i][0], norm);
     const gradNorm = Math.hypot(...norms);
     this.#step += 1;
-    const parameters = given.map(([name, gradient]) =>
-      this.#parameter(name, weights.get(name) as tf.Variable, gradient, options),
-    );
-    plainUpdate(parameters, this.#rates(gradNorm, options.clipNorm));
+    const parameters = given.map(([name, gradient]) => {
+      const weight = weights.get(name) as tf.Variable;
+      return { weight, gradient, moments: this.#momentsOf(name, weight), ...(rates.get(name) as Rates) };
+    });
+    (fused ? fusedUpdate : plainUpdate)(parameters, this.#coefficients(gradNorm, options.clipNorm));
     return { gradNorm };
   }
 
@@ -132,7 +138,10 @@ export class AdamW {
       checkShapes('AdamW.loadState', { [`v of '${name}'`]: [pair.v, pair.m.shape] });
     }
     this.dispose();
-    for (const pair of moments.values()) tf.keep(pair.m) && tf.keep(pair.v);
+    for (const pair of moments.values()) {
+      tf.keep(pair.m);
+      tf.keep(pair.v);
+    }
     [this.#step, this.#moments] = [step, moments];
   }
 
@@ -154,17 +163,16 @@ export class AdamW {
     }
   }
 
-  #parameter(name: string, weight: tf.Variable, gradient: tf.Tensor, options: AdamWStep): Parameter {
-    const { weightDecay = options.weightDecay, lrScale = 1 } = options.groups?.(name) ?? {};
+  #momentsOf(name: string, weight: tf.Variable): Moments {
     let moments = this.#moments.get(name);
     if (!moments) {
       moments = { m: tf.keep(tf.zeros(weight.shape)), v: tf.keep(tf.zeros(weight.shape)) };
       this.#moments.set(name, moments);
     }
-    return { name, weight, gradient, moments, learningRate: options.learningRate * lrScale, decay: weightDecay };
+    return moments;
   }
 
-  #rates(gradNorm: number, clipNorm = Number.POSITIVE_INFINITY): Rates {
+  #coefficients(gradNorm: number, clipNorm = Number.POSITIVE_INFINITY): Coefficients {
     const [beta1, beta2] = this.#betas;
     return {
       gradScale: gradNorm > clipNorm ? clipNorm / gradNorm : 1,
@@ -175,14 +183,26 @@ export class AdamW {
   }
 }
 
+/** The step's options with those of the weight's group. */
+function ratesOf(name: string, { learningRate, weightDecay, groups }: AdamWStep): Rates {
+  const { weightDecay: decay = weightDecay, lrScale = 1 } = groups?.(name) ?? {};
+  checkSize(`weightDecay of the group of '${name}'`, decay);
+  checkSize(`lrScale of the group of '${name}'`, lrScale);
+  return { learningRate: learningRate * lrScale, decay };
+}
+
 function checkStep({ learningRate, weightDecay, clipNorm }: AdamWStep): void {
-  const isSize = (x: number) => x >= 0 && x < Number.POSITIVE_INFINITY;
-  for (const [name, value] of Object.entries({ learningRate, weightDecay }))
-    if (!isSize(value)) throw new RangeError(`AdamW.step: ${name} must be zero or a positive number, got ${value}`);
+  checkSize('learningRate', learningRate);
+  checkSize('weightDecay', weightDecay);
   if (clipNorm !== undefined && !(clipNorm > 0))
     throw new RangeError(
       `AdamW.step: clipNorm must be a positive number, got ${clipNorm}; leave it out for no clipping`,
     );
+}
+
+function checkSize(name: string, value: number): void {
+  if (!(value >= 0 && value < Number.POSITIVE_INFINITY))
+    throw new RangeError(`AdamW.step: ${name} must be zero or a positive number, got ${value}`);
 }
 
 function checkGradient(name: string, weight: tf.Variable | undefined, gradient: tf.Tensor): void {
@@ -195,6 +215,6 @@ function checkGradient(name: string, weight: tf.Variable | undefined, gradient: 
 function checkNorm(name: string, norm: number): void {
   if (norm < LARGEST_NORM) return;
   throw new NonFiniteGradientError(
-    `AdamW.step: the gradient of '${name}' must be finite, with a norm below ${LARGEST_NORM}, got a norm of ${norm}; no weight was changed. Lower the learning rate, or look for the first NaN in the forward pass`,
+    `AdamW.step: the gradient of '${name}' must be finite, with a norm below ${LARGEST_NORM.toExponential()}, got a norm of ${norm.toExponential(2)}; no weight was changed. Lower the learning rate, or look for the first NaN in the forward pass`,
   );
 }

@@ -7,18 +7,20 @@ export interface Moments {
   v: tf.Tensor;
 }
 
-export interface Parameter {
-  name: string;
-  weight: tf.Variable;
-  gradient: tf.Tensor;
-  moments: Moments;
-  /** With the group's `lrScale`. */
+/** What a weight's group may change. */
+export interface Rates {
   learningRate: number;
   decay: number;
 }
 
+export interface Parameter extends Rates {
+  weight: tf.Variable;
+  gradient: tf.Tensor;
+  moments: Moments;
+}
+
 /** g = gradScale * gradient; m and v move towards g and g^2; w -= lr * (mScale * m / (vScale * sqrt(v) + eps) + decay * w). */
-export interface Rates {
+export interface Coefficients {
   /** Below 1 when the global norm is clipped. */
   gradScale: number;
   beta1: number;

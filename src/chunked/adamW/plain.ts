@@ -1,6 +1,6 @@
 /** AdamW in TensorFlow.js ops, on any backend; data is read asynchronously only, so it runs on webgpu too. */
 import * as tf from '@tensorflow/tfjs';
-import type { Parameter, Rates } from './parameter.js';
+import type { Coefficients, Parameter } from './parameter.js';
 
 /**
  * The norm of every gradient. Rows along the last axis are summed by the backend in float32, the rows in float64.
@@ -22,22 +22,25 @@ export async function plainNorms(gradients: tf.Tensor[]): Promise<number[]> {
 }
 
 /** Assigns every weight and replaces its moments. */
-export function plainUpdate(parameters: Parameter[], rates: Rates): void {
-  for (const parameter of parameters) tf.tidy(() => update(parameter, rates));
+export function plainUpdate(parameters: Parameter[], coefficients: Coefficients): void {
+  for (const parameter of parameters) tf.tidy(() => update(parameter, coefficients));
 }
 
-function update(parameter: Parameter, { gradScale, beta1, beta2, mScale, vScale, eps }: Rates): void {
+function update(parameter: Parameter, { gradScale, beta1, beta2, mScale, vScale, eps }: Coefficients): void {
   const { weight, gradient, moments, learningRate, decay } = parameter;
   const g = tf.mul(gradient, gradScale);
-  const m = towards(moments.m, g, 1 - beta1);
-  const v = towards(moments.v, tf.square(g), 1 - beta2);
+  const m = blend(moments.m, g, beta1);
+  const v = blend(moments.v, tf.square(g), beta2);
   const change = tf.mul(tf.div(m, tf.add(tf.mul(tf.sqrt(v), vScale), eps)), learningRate * mScale);
   weight.assign(tf.sub(weight, decay === 0 ? change : tf.add(change, tf.mul(weight, learningRate * decay))));
   tf.dispose([moments.m, moments.v]);
   [moments.m, moments.v] = [tf.keep(m), tf.keep(v)];
 }
 
-/** (1 - fraction) * from + fraction * to, without the bias of two coefficients that do not add up to 1 in float32. */
-function towards(from: tf.Tensor, to: tf.Tensor, fraction: number): tf.Tensor {
-  return tf.add(from, tf.mul(tf.sub(to, from), fraction));
+/**
+ * beta * from + (1 - beta) * to, as a step from the one that counts more: no bias of two coefficients that do not add up to 1 in
+ * float32, and no digits lost where the other one is much larger.
+ */
+function blend(from: tf.Tensor, to: tf.Tensor, beta: number): tf.Tensor {
+  return beta < 0.5 ? tf.add(to, tf.mul(tf.sub(from, to), beta)) : tf.add(from, tf.mul(tf.sub(to, from), 1 - beta));
 }

@@ -1,8 +1,9 @@
 /** Cross entropy of class logits with integer targets: the loss of a language model. */
 import * as tf from '@tensorflow/tfjs';
 import { checkDtype, checkGiven, checkOneOf, checkShapes } from '../check.js';
-import type { PlainForm } from '../form.js';
+import { isFused, type PlainForm } from '../form.js';
 import { checkIndices } from '../indices.js';
+import { fusedCrossEntropy } from './fused.js';
 import { plainCrossEntropy } from './plain.js';
 
 export interface CrossEntropyOptions {
@@ -24,15 +25,16 @@ export interface CrossEntropyOptions {
  */
 export function crossEntropy(
   { logits, targets }: { logits: tf.Tensor; targets: tf.Tensor },
-  { ignoreIndex, reduction = 'mean' }: CrossEntropyOptions = {},
+  { ignoreIndex, reduction = 'mean', form = 'auto' }: CrossEntropyOptions = {},
 ): tf.Tensor {
   checkGiven('crossEntropy', { logits, targets });
   checkDtype('crossEntropy', { logits });
   checkDtype('crossEntropy', { targets }, 'int32');
   checkShapes('crossEntropy', { logits: [logits, [null, null]], targets: [targets, [logits.shape[0]]] });
   checkOneOf('crossEntropy', 'reduction', reduction, ['mean', 'none']);
-  if (ignoreIndex !== undefined && !Number.isInteger(ignoreIndex))
-    throw new RangeError(`crossEntropy: ignoreIndex must be an integer, got ${ignoreIndex}`);
+  if (logits.size === 0) throw new RangeError(`crossEntropy: logits must not be empty, got [${logits.shape}]`);
+  if (ignoreIndex !== undefined && ignoreIndex !== (ignoreIndex | 0))
+    throw new RangeError(`crossEntropy: ignoreIndex must be an int32, got ${ignoreIndex}`);
   checkIndices(
     'crossEntropy',
     { name: 'targets', of: 'logits in a row' },
@@ -40,5 +42,6 @@ export function crossEntropy(
     logits.shape[1] as number,
     ignoreIndex,
   );
+  if (isFused('crossEntropy', form)) return fusedCrossEntropy(logits, targets, ignoreIndex, reduction);
   return tf.tidy(() => plainCrossEntropy(logits as tf.Tensor2D, targets as tf.Tensor1D, ignoreIndex, reduction));
 }

@@ -29,8 +29,9 @@ function rowLosses(logits: tf.Tensor2D, targets: tf.Tensor1D, ignoreIndex: numbe
     return { value: zeroIgnored(losses, targets, ignoreIndex), gradFunc };
   });
   const gradFunc = (dy: tf.Tensor, [x, saved]: tf.Tensor[]) => {
-    const slope = tf.sub(tf.softmax(x), tf.oneHot(saved as tf.Tensor1D, V));
-    return zeroIgnored(tf.mul(slope, tf.expandDims(dy, 1)), tf.expandDims(saved, 1), ignoreIndex);
+    const column = tf.expandDims(saved, 1);
+    const hot = tf.cast(tf.equal(column, tf.range(0, V, 1, 'int32')), 'float32'); // tf.oneHot refuses V = 1
+    return zeroIgnored(tf.mul(tf.sub(tf.softmax(x), hot), tf.expandDims(dy, 1)), column, ignoreIndex);
   };
   const losses = op(logits);
   return wrong ? tf.add(losses, wrong) : losses;

@@ -1,4 +1,5 @@
 /** Kernels that stand in for stock wasm kernels that are missing or wrong; `src/backend/fixes` registers them. */
+import { low, pair } from '../wasm/lib/double.as';
 
 /**
  * y[o, i] = factor * sum over r of x[o, r, i], for x [outer, reduce, inner]; sums run in float64 and are rounded once.
@@ -17,20 +18,14 @@ export function fixSum(x: usize, y: usize, outer: i32, reduce: i32, inner: i32, 
 
 // @ts-ignore: decorator
 @inline
-function low(p: usize): v128 {
-  return f64x2.promote_low_f32x4(v128.load64_zero(p));
-}
-
-// @ts-ignore: decorator
-@inline
 function sumRow(x: usize, n: i32): f64 {
   let a = f64x2.splat(0), b = a, c = a, d = a;
   const end = x + (<usize>n << 2), blocks = x + (<usize>(n & ~7) << 2);
   for (; x < blocks; x += 32) {
-    a = f64x2.add(a, low(x));
-    b = f64x2.add(b, low(x + 8));
-    c = f64x2.add(c, low(x + 16));
-    d = f64x2.add(d, low(x + 24));
+    a = f64x2.add(a, low(x, 0));
+    b = f64x2.add(b, low(x, 8));
+    c = f64x2.add(c, low(x, 16));
+    d = f64x2.add(d, low(x, 24));
   }
   const all = f64x2.add(f64x2.add(a, b), f64x2.add(c, d));
   let sum = f64x2.extract_lane(all, 0) + f64x2.extract_lane(all, 1);
@@ -48,10 +43,10 @@ function sumColumns(x: usize, y: usize, rows: i32, columns: i32, factor: f64): v
     let a = f64x2.splat(0), b = a, c = a, d = a;
     let p = x + (<usize>i << 2);
     for (let r = 0; r < rows; r++) {
-      a = f64x2.add(a, low(p));
-      b = f64x2.add(b, low(p + 8));
-      c = f64x2.add(c, low(p + 16));
-      d = f64x2.add(d, low(p + 24));
+      a = f64x2.add(a, low(p, 0));
+      b = f64x2.add(b, low(p, 8));
+      c = f64x2.add(c, low(p, 16));
+      d = f64x2.add(d, low(p, 24));
       p += stride;
     }
     const q = y + (<usize>i << 2);
@@ -67,14 +62,6 @@ function sumColumns(x: usize, y: usize, rows: i32, columns: i32, factor: f64): v
     }
     store<f32>(y + (<usize>i << 2), <f32>(sum * factor));
   }
-}
-
-/** Four floats from two pairs of doubles. */
-// @ts-ignore: decorator
-@inline
-function pair(a: v128, b: v128): v128 {
-  const x = f32x4.demote_f64x2_zero(a), y = f32x4.demote_f64x2_zero(b);
-  return i8x16.shuffle(x, y, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
 }
 
 /** y = log(1 + x), right also where 1 + x rounds to 1. */
