@@ -127,6 +127,7 @@ describe.each(forms)('AdamW, %s form', (form) => {
     await expect(optimizer.step(weights, wrong, { ...options, clipNorm: 1 })).rejects.toThrow(
       "AdamW.step: the gradient of 'b' must be finite, with a norm below 1.8e+19, got a norm of",
     );
+    await expect(optimizer.step(weights, wrong, options)).rejects.toThrow(NonFiniteGradientError);
     expect(snapshot()).toEqual(before);
     expect(optimizer.state().step).toBe(1);
     tf.dispose([grads, wrong]);
