@@ -1,13 +1,21 @@
 #!/usr/bin/env node
-/** The command line: parse, call, print. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
+/** The command line: parse, call, print. Exit codes: 0 done, 1 failed, 2 wrong usage or config, 130 interrupted. */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
+import { ConfigError, runConfigSchema } from '../config/index.js';
 import { splitOverrides } from './overrides.js';
 
-const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+  version: string;
+};
 
 const backendOption = () =>
-  new Option('--backend <name>', 'backend to compute on').choices(['wasm', 'webgpu', 'tensorflow', 'cpu']).default('wasm');
+  new Option('--backend <name>', 'backend to compute on')
+    .choices(['wasm', 'webgpu', 'tensorflow', 'cpu'])
+    .default('wasm');
+
+/** Parts of a run config that can be given whole: `--seed=1`, `--model=my.json`. */
+const SETTINGS = Object.keys(runConfigSchema.shape);
 
 function buildProgram(overrides: string[]): Command {
   const program = new Command('seqmix')
@@ -20,13 +28,15 @@ function buildProgram(overrides: string[]): Command {
     .command('train')
     .description('train the model that a run config describes')
     .argument('<config>', 'run config, e.g. configs/runs/quickstart.json')
-    .option('--resume', 'go on from the last checkpoint of the run', false)
-    .option('--fresh', 'delete an earlier run in the same folder first', false)
+    .addOption(new Option('--resume', 'go on from the last checkpoint of the run').default(false).conflicts('fresh'))
+    .addOption(new Option('--fresh', 'delete an earlier run in the same folder first').default(false))
     .addHelpText(
       'after',
       `
 Any setting of the config can be given on the command line by its path:
-  seqmix train configs/runs/quickstart.json --train.lr=3e-4 --train.steps=500 --output.dir=runs/try
+  seqmix train configs/runs/quickstart.json --train.lr=3e-4 --model.numLayers=6 --seed=1 --output.dir=runs/try
+  seqmix train configs/runs/quickstart.json --data.source='{"type":"text","files":["books/*.txt"]}'
+A config that is not here is looked for in the package.
 
 Ctrl-C saves a checkpoint after the step at hand and says how to go on; a second Ctrl-C stops at once.
 The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the same numbers as an unbroken one.`,
@@ -40,7 +50,7 @@ The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the sam
     .command('generate')
     .description('continue a text, streaming')
     .argument('<model>', 'a name in pretrained/, or the folder of a run, a checkpoint or an exported model')
-    .option('-p, --prompt <text>', 'text to continue', 'The ')
+    .option('-p, --prompt <text>', 'text to continue (default: "The ", or nothing more than the loaded session)')
     .option('-n, --max-tokens <n>', 'tokens to generate', integer, 256)
     .option('-t, --temperature <x>', '0 takes the likeliest token', number, 0.8)
     .option('--top-k <k>', 'choose among the k likeliest tokens', integer)
@@ -75,6 +85,10 @@ The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the sam
     .description('layers, shapes, parameters and state bytes of a model, without loading weights')
     .argument('<model>', 'a model or run config (.json), a name in pretrained/, or a folder with a model')
     .option('--json', 'print one JSON object', false)
+    .addHelpText(
+      'after',
+      '\nSettings can be tried out: seqmix describe configs/models/gla-tiny.json --model.numLayers=12',
+    )
     .action(async (model: string, options) => {
       const { runDescribe } = await import('./describe.js');
       process.exitCode = await runDescribe(model, { ...options, overrides });
@@ -85,7 +99,9 @@ The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the sam
     .description('write the weights of a run as a model folder of its own')
     .argument('<run>', 'folder of a run or a checkpoint; of a run the best checkpoint is taken')
     .argument('<folder>', 'folder to write')
-    .addOption(new Option('--dtype <type>', 'element type of the weights').choices(['BF16', 'F16', 'F32']).default('BF16'))
+    .addOption(
+      new Option('--dtype <type>', 'element type of the weights').choices(['BF16', 'F16', 'F32']).default('BF16'),
+    )
     .option('--last', 'take the last checkpoint instead of the best', false)
     .action(async (run: string, folder: string, options) => {
       const { runExport } = await import('./export.js');
@@ -120,20 +136,20 @@ function integer(text: string): number {
 const usage = (message: string) => new CommanderError(2, 'seqmix.usage', message);
 
 async function main(): Promise<void> {
-  const { args, overrides } = splitOverrides(process.argv.slice(2));
+  const argv = process.argv.slice(2);
+  const takesSettings = ['train', 'describe'].includes(argv[0]);
+  const { args, overrides } = takesSettings ? splitOverrides(argv, SETTINGS) : { args: argv, overrides: [] };
   try {
-    const program = buildProgram(overrides);
-    if (overrides.length && !['train', 'describe'].includes(args[0])) throw usage(`${overrides[0]} only works with train and describe`);
-    await program.parseAsync(args, { from: 'user' });
+    await buildProgram(overrides).parseAsync(args, { from: 'user' });
   } catch (error) {
     if (error instanceof CommanderError) {
       if (error.code === 'seqmix.usage') console.error(`error: ${error.message}`);
       process.exitCode = error.exitCode === 0 ? 0 : 2;
       return;
     }
+    process.exitCode = error instanceof ConfigError ? 2 : 1;
     console.error(`error: ${error instanceof Error ? error.message : String(error)}`);
     if (process.env.SEQMIX_DEBUG && error instanceof Error) console.error(error.stack);
-    process.exitCode = 1;
   }
 }
 

@@ -1,21 +1,15 @@
 import { loadRunConfig } from '../config/index.js';
 import { train } from '../train/loop.js';
+import { interruptible } from './interruptible.js';
 
 /** `seqmix train`. */
-export async function runTrain(path: string, { overrides, resume, fresh }: { overrides: string[]; resume: boolean; fresh: boolean }): Promise<number> {
-  if (resume && fresh) throw new Error('train: --resume and --fresh exclude one another');
-  const config = await loadRunConfig(path, overrides);
-  const stop = new AbortController();
-  const onSignal = () => {
-    if (stop.signal.aborted) process.exit(130);
-    stop.abort();
-    console.error('\nstopping after this step; once more to stop at once');
-  };
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
-  try {
-    const { status } = await train(config, { resume, fresh, signal: stop.signal });
-    return status === 'interrupted' ? 130 : 0;
-  } finally {
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
-  }
+export async function runTrain(
+  path: string,
+  { overrides, resume, fresh }: { overrides: string[]; resume: boolean; fresh: boolean },
+): Promise<number> {
+  const config = loadRunConfig(path, overrides);
+  return interruptible('\nstopping after this step; once more to stop at once', async (signal) => {
+    const { status } = await train(config, { resume, fresh, signal });
+    if (status === 'interrupted') signal.throwIfAborted();
+  });
 }

@@ -2,9 +2,10 @@
 import { existsSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { type ModelConfig, resolveModelConfig } from '../models/config.js';
 import { applyOverride, type Override, parseOverrides } from './overrides.js';
 import { isRecord, resolvePaths } from './paths.js';
-import type { Problem } from './problems.js';
+import { ConfigError, type Problem } from './problems.js';
 import { readJsonFile } from './readJson.js';
 import { completeRunConfig, inlineModel, type RunConfig } from './run.js';
 
@@ -28,6 +29,24 @@ export function loadRunConfig(path: string, overrides: readonly string[] = []): 
   problems.push(...inlineModel(raw));
   problems.push(...apply(settings.filter((setting) => !whole(setting))));
   return completeRunConfig(raw, file, problems);
+}
+
+/**
+ * The model of a model config or run config file, e.g. to describe it.
+ * @param overrides settings that come before the file's: `--model.numLayers=2`; of a run config also others
+ * @throws ConfigError as `loadRunConfig` does
+ */
+export function loadModelConfig(path: string, overrides: readonly string[] = []): ModelConfig {
+  const file = configFile(path);
+  const model = readJsonFile(file, 'a model or run config');
+  if (isRecord(model) && ('train' in model || 'data' in model)) return loadRunConfig(file, overrides).model;
+  const raw = { model };
+  const problems = parseOverrides(overrides).flatMap((setting): Problem | Problem[] => {
+    if (setting.path[0] === 'model') return applyOverride(raw, setting, process.cwd()) ?? [];
+    return { path: setting.path.join('.'), message: 'only settings of the model apply to a model config' };
+  });
+  if (problems.length) throw new ConfigError(file, problems);
+  return resolveModelConfig(raw.model, file);
 }
 
 /** The file itself, or the one of the package that a relative path names. */

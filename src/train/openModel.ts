@@ -1,10 +1,11 @@
 /** Finds a trained model by name or path: a name in `pretrained/`, a run's folder, a checkpoint or an exported model. Node only. */
 import { existsSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { isAbsolute, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { RunConfig } from '../config/index.js';
-import { type ModelConfig, resolveModelConfig } from '../models/index.js';
+import { CausalLM, type ModelConfig, resolveModelConfig } from '../models/index.js';
 import { bestCheckpoint, latestCheckpoint, loadCheckpoint, loadModelDir, type Weights } from './checkpoint/index.js';
+import { ByteTokenizer, loadTokenizer, type Tokenizer } from './tokenizers/index.js';
 
 /** What a run recorded beside its model, as far as scoring and sampling need it. */
 export type ModelRunInfo = Pick<RunConfig, 'name' | 'seed' | 'tokenizer' | 'data' | 'train'>;
@@ -27,9 +28,8 @@ const pretrained = fileURLToPath(new URL('../../pretrained/', import.meta.url));
 /** Names of the models that come with the package. */
 export function pretrainedNames(): string[] {
   if (!existsSync(pretrained)) return [];
-  return readdirSync(pretrained, { withFileTypes: true })
-    .filter((e) => e.isDirectory())
-    .map((e) => e.name);
+  const folders = readdirSync(pretrained, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+  return folders.map(({ name }) => name);
 }
 
 /**
@@ -39,39 +39,28 @@ export function pretrainedNames(): string[] {
  * @throws Error naming what was looked for and what there is; CheckpointError for damaged files
  */
 export async function openModel(reference: string, prefer: 'best' | 'last' = 'best'): Promise<OpenedModel> {
-  const path = await locate(reference, prefer);
+  const path = await locateModel(reference, prefer);
+  const source = join(path, 'config.json');
   if (existsSync(join(path, 'state.json'))) {
     const { weights, modelConfig, runConfig, step, metrics } = await loadCheckpoint(path);
     return {
       path,
       weights,
-      config: resolveModelConfig(modelConfig, join(path, 'config.json')),
+      config: resolveModelConfig(modelConfig, source),
       run: runConfig as RunConfig,
       step,
       metrics,
     };
   }
   const { weights, config, info } = await loadModelDir(path);
-  const { run, step, metrics } = (info ?? {}) as Partial<OpenedModel>;
-  return {
-    path,
-    weights,
-    config: resolveModelConfig(config, join(path, 'config.json')),
-    run,
-    step,
-    metrics: metrics ?? {},
-  };
+  const { run, step, metrics = {} } = (info ?? {}) as Partial<OpenedModel>;
+  return { path, weights, config: resolveModelConfig(config, source), run, step, metrics };
 }
 
-/** The folder that holds the files of `reference`. */
-export async function locate(reference: string, prefer: 'best' | 'last' = 'best'): Promise<string> {
+/** The folder that holds the files of `reference`. @throws Error naming what was looked for and what there is */
+export async function locateModel(reference: string, prefer: 'best' | 'last' = 'best'): Promise<string> {
   for (const folder of [reference, join(pretrained, reference)]) {
-    if (
-      existsSync(join(folder, 'state.json')) ||
-      existsSync(join(folder, 'checksums.json')) ||
-      existsSync(join(folder, 'model.safetensors'))
-    )
-      return folder;
+    if (MODEL_FILES.some((name) => existsSync(join(folder, name)))) return folder;
     if (!existsSync(join(folder, 'checkpoints'))) continue;
     const best = prefer === 'best' ? await bestCheckpoint(folder) : undefined;
     const path = best ?? (await latestCheckpoint(folder));
@@ -79,6 +68,28 @@ export async function locate(reference: string, prefer: 'best' | 'last' = 'best'
   }
   const names = pretrainedNames().join(', ') || 'none';
   throw new Error(
-    `no model "${reference}": expected the folder of a run, a checkpoint or an exported model, or one of the names in pretrained/ (${names})`,
+    `no model "${reference}": expected the folder of a run with a checkpoint, of a checkpoint or of an exported model, or a name in pretrained/ (there: ${names})`,
   );
+}
+
+const MODEL_FILES = ['state.json', 'checksums.json', 'model.safetensors'];
+
+/** The model with its weights on the backend in use; the caller disposes of it. */
+export function createModel({ config, weights }: Pick<OpenedModel, 'config' | 'weights'>): CausalLM {
+  const model = new CausalLM(config);
+  model.loadWeights(weights);
+  return model;
+}
+
+/** The tokenizer the model was trained with. @throws Error when that is not known */
+export function tokenizerOf({ path, config, run }: Pick<OpenedModel, 'path' | 'config' | 'run'>): Tokenizer {
+  if (run) {
+    const { tokenizer } = run;
+    if (tokenizer.type === 'bytes' || isAbsolute(tokenizer.file)) return loadTokenizer(tokenizer);
+    return loadTokenizer({ ...tokenizer, file: join(path, tokenizer.file) }); // exported beside the model
+  }
+  const beside = join(path, 'tokenizer.json');
+  if (existsSync(beside)) return loadTokenizer({ type: 'huggingface', file: beside });
+  if (config.vocabSize === 256) return new ByteTokenizer();
+  throw new Error(`${path}: its tokenizer is not recorded; put the tokenizer.json of the model beside its weights`);
 }
