@@ -15,10 +15,10 @@ export function temporaryFolder(): string {
   return folder;
 }
 
-/** About 4 kB of text with something to learn in it. */
+/** 3 kB of text with something to learn in it. */
 export const text = Array.from({ length: 120 }, (_, i) => `line ${i}: ${'abcdefgh'.slice(i % 7)} and so on\n`).join('');
 
-/** A model of 1,700 parameters on `text.txt` of the same folder; parts given replace these. */
+/** A model of 3,392 parameters on `text.txt` of the same folder; parts given replace these. */
 export function tinyRun(overrides: { train?: object; [key: string]: unknown } = {}): RunConfigInput {
   const { train, ...rest } = overrides;
   return {

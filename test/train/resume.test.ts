@@ -2,11 +2,19 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { metricsOf, type SeqmixOptions, seqmix, signalAtStep, temporaryFolder, tinyRun, writeRun } from '../support/run.js';
+import {
+  metricsOf,
+  type SeqmixOptions,
+  seqmix,
+  signalAtStep,
+  temporaryFolder,
+  tinyRun,
+  writeRun,
+} from '../support/run.js';
 
 /** Trains in `unbroken` and, with what `breaks` does to it, in `broken`; then compares everything a run leaves. */
 async function expectSameRun(
-  settings: Parameters<typeof tinyRun>[0],
+  settings: { train: { steps: number } & object; [key: string]: unknown },
   breaks: (run: (flags: string[], options?: SeqmixOptions) => ReturnType<typeof seqmix>) => Promise<void>,
 ): Promise<string> {
   const cwd = temporaryFolder();
@@ -18,8 +26,7 @@ async function expectSameRun(
   expect(unbroken).toMatchObject({ code: 0, stderr: '' });
 
   const folders = ['unbroken', 'broken'].map((dir) => join(cwd, dir));
-  const steps = (settings?.train as { steps: number }).steps;
-  const last = `checkpoints/step-${String(steps).padStart(8, '0')}`;
+  const last = `checkpoints/step-${String(settings.train.steps).padStart(8, '0')}`;
   for (const file of ['model.safetensors', 'optimizer.safetensors', 'config.json']) {
     const [a, b] = folders.map((folder) => readFileSync(join(folder, last, file)));
     expect(b.equals(a), file).toBe(true);

@@ -70,7 +70,8 @@ export function validationData(
 
 function summarize({ train, validation, numDocuments }: Dataset, { id }: Tokenizer): string {
   const n = (x: number) => x.toLocaleString('en');
-  const documents = train.starts ? `${n(numDocuments)} documents` : `${n(numDocuments)} texts joined`;
+  const many = numDocuments === 1 ? '' : 's';
+  const documents = `${n(numDocuments)} ${train.starts ? `document${many}` : `text${many}${many && ' joined'}`}`;
   const held = validation ? `, ${n(validation.tokens.length)} for validation` : ', none for validation';
   return `${documents}, tokenizer ${id}, ${n(train.tokens.length)} tokens for training${held}`;
 }
