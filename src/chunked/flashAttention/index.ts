@@ -3,8 +3,9 @@
  * https://arxiv.org/abs/2307.08691), with key heads shared by groups of query heads (https://arxiv.org/abs/2305.13245).
  */
 import type * as tf from '@tensorflow/tfjs';
-import { checkCuSeqlens, checkDtype, checkGiven, checkOneOf, checkPositiveInt, checkShapes } from '../check.js';
-import type { PlainForm } from '../form.js';
+import { checkCuSeqlens, checkDtype, checkGiven, checkPositiveInt, checkShapes } from '../check.js';
+import { isFused, type PlainForm } from '../form.js';
+import { fusedFlashAttention } from './fused.js';
 import { plainFlashAttention } from './plain.js';
 
 /** All float32. B batch, T queries, S keys, H query heads, G key heads (H a multiple of G), K key width, V value width. */
@@ -52,8 +53,8 @@ export function flashAttention(
 ): FlashAttentionOutput {
   checkInputs(inputs, options);
   const { causal = true, window, cuSeqlens, scale = (inputs.q.shape[3] as number) ** -0.5, form = 'auto' } = options;
-  checkOneOf('flashAttention', 'form', form, ['auto', 'plain']);
-  return plainFlashAttention(inputs, scale, { causal, window, cuSeqlens });
+  const run = isFused('flashAttention', form) ? fusedFlashAttention : plainFlashAttention;
+  return run(inputs, scale, { causal, window, cuSeqlens });
 }
 
 function checkInputs(

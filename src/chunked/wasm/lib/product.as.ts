@@ -145,7 +145,7 @@ export function panelUpdate(
 /** Stores the transpose of four rows, 32 bytes a row. */
 // @ts-ignore: decorator
 @inline
-function storeTransposed(p: usize, r0: v128, r1: v128, r2: v128, r3: v128): void {
+export function storeTransposed(p: usize, r0: v128, r1: v128, r2: v128, r3: v128): void {
   const a = v128.shuffle<f32>(r0, r1, 0, 4, 1, 5), b = v128.shuffle<f32>(r2, r3, 0, 4, 1, 5);
   const c = v128.shuffle<f32>(r0, r1, 2, 6, 3, 7), d = v128.shuffle<f32>(r2, r3, 2, 6, 3, 7);
   v128.store(p, v128.shuffle<f32>(a, b, 0, 1, 4, 5));

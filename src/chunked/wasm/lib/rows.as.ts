@@ -2,6 +2,7 @@
  * Moves rows between tensors (any width, any stride) and packed scratch, where widths are padded to a multiple of 8 with zeros.
  * The chunked kernels read every tensor once through these, so that their inner loops know neither strides nor tails.
  */
+import { storeTransposed } from './product.as';
 import { loadN, storeN } from './tail.as';
 
 /** The next multiple of 8. */
@@ -42,6 +43,23 @@ export function packPanel(src: usize, stride: usize, n: i32, width: i32, col: i3
     }
   }
   if (n < rows) memory.fill(dst, 0, <usize>(rows - n) << 5);
+}
+
+/** One panel that holds the transpose of `n` (at most 8) rows of `width` floats: [pad8(width), 8]; missing rows and columns are 0. */
+export function packTransposed(src: usize, stride: usize, n: i32, width: i32, dst: usize): void {
+  const columns = pad8(width);
+  for (let col = 0; col < columns; col += 4, src += 16, dst += 128) {
+    const lanes = width - col;
+    storeTransposed(dst, rowPart(src, stride, 0, n, lanes), rowPart(src, stride, 1, n, lanes), rowPart(src, stride, 2, n, lanes), rowPart(src, stride, 3, n, lanes));
+    storeTransposed(dst + 16, rowPart(src, stride, 4, n, lanes), rowPart(src, stride, 5, n, lanes), rowPart(src, stride, 6, n, lanes), rowPart(src, stride, 7, n, lanes));
+  }
+}
+
+/** Four floats of row r of n rows, of which `lanes` are left. */
+// @ts-ignore: decorator
+@inline
+function rowPart(src: usize, stride: usize, r: i32, n: i32, lanes: i32): v128 {
+  return r < n && lanes > 0 ? loadN(src + <usize>r * stride, lanes) : f32x4.splat(0);
 }
 
 /** The inverse of packPanel: the first `n` rows of a block of 8 columns with row stride `ld` to columns `col`.. of the rows at dst. */
