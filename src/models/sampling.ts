@@ -42,10 +42,11 @@ export function sampleToken(
   const scores = repetitionPenalty === 1 ? logits : penalised(logits, repetitionPenalty, seen);
   const best = argmax(scores);
   if (temperature === 0) return best;
-  const inverse = 1 / temperature;
-  const weights = Float64Array.from(scores, (x) => Math.exp((x - scores[best]) * inverse)); // the likeliest has 1
-  if ((topK === undefined || topK >= weights.length) && topP === 1) return draw(weights, sum(weights), uniform);
-  return drawLikeliest(weights, topK ?? weights.length, topP, uniform);
+  const weigh = (token: number) => Math.exp((scores[token] - scores[best]) / temperature); // the likeliest has 1
+  if (topK !== undefined && topK < scores.length) return drawNucleus(likeliest(scores, topK), weigh, topP, uniform);
+  const weights = new Float64Array(scores.length);
+  for (let i = 0; i < weights.length; i++) weights[i] = weigh(i);
+  return topP === 1 ? draw(weights, sum(weights), uniform) : drawFromHeap(scores, weights, topP, uniform);
 }
 
 function penalised(logits: ArrayLike<number>, penalty: number, seen: Iterable<number>): Float64Array {
@@ -76,24 +77,36 @@ function draw(weights: ArrayLike<number>, total: number, uniform: number): numbe
   return last;
 }
 
-function drawLikeliest(weights: Float64Array, k: number, p: number, uniform: number): number {
-  const heap = new LikeliestFirst(weights);
-  const tokens: number[] = [];
-  const kept: number[] = [];
-  let mass = 0;
-  const take = () => {
-    tokens.push(heap.pop());
-    kept.push(weights[tokens[tokens.length - 1]]);
-    mass += kept[kept.length - 1];
-  };
-  if (k >= weights.length) {
-    const enough = p * sum(weights);
-    while (tokens.length < weights.length && (tokens.length === 0 || mass < enough)) take();
-    return tokens[draw(kept, mass, uniform)];
-  }
-  while (tokens.length < k) take();
-  const nucleus = prefixReaching(kept, p * mass);
+/** The `k` tokens of the highest scores, highest first, of equals the lowest id first. */
+function likeliest(scores: ArrayLike<number>, k: number): number[] {
+  const heap = new HighestFirst(scores);
+  return Array.from({ length: k }, () => heap.pop());
+}
+
+/** Draws from the shortest beginning of `tokens` that holds `p` of their mass. */
+function drawNucleus(tokens: number[], weigh: (token: number) => number, p: number, uniform: number): number {
+  const weights = tokens.map(weigh);
+  const nucleus = p === 1 ? weights : prefixReaching(weights, p * sum(weights));
   return tokens[draw(nucleus, sum(nucleus), uniform)];
+}
+
+/** The same over all tokens, without sorting those beyond the nucleus. */
+function drawFromHeap(scores: ArrayLike<number>, weights: Float64Array, p: number, uniform: number): number {
+  const heap = new HighestFirst(scores);
+  const enough = p * sum(weights);
+  const tokens: number[] = [];
+  let mass = 0;
+  while (tokens.length < weights.length && (tokens.length === 0 || mass < enough)) {
+    tokens.push(heap.pop());
+    mass += weights[tokens[tokens.length - 1]];
+  }
+  return tokens[
+    draw(
+      tokens.map((token) => weights[token]),
+      mass,
+      uniform,
+    )
+  ];
 }
 
 /** The shortest non-empty beginning whose sum reaches `enough`. */
@@ -109,14 +122,15 @@ const sum = (values: ArrayLike<number>) => {
   return total;
 };
 
-/** A binary heap of token ids, heaviest first, of equals the lowest id: linear to build, logarithmic per token taken. */
-class LikeliestFirst {
+/** A binary heap of token ids, highest score first, of equals the lowest id: linear to build, logarithmic per token taken. */
+class HighestFirst {
   readonly #ids: Int32Array;
   #size: number;
 
-  constructor(readonly weights: Float64Array) {
-    this.#size = weights.length;
-    this.#ids = Int32Array.from(weights, (_, i) => i);
+  constructor(readonly scores: ArrayLike<number>) {
+    this.#size = scores.length;
+    this.#ids = new Int32Array(scores.length);
+    for (let i = 0; i < this.#size; i++) this.#ids[i] = i;
     for (let i = (this.#size >> 1) - 1; i >= 0; i--) this.#sink(i);
   }
 
@@ -130,18 +144,18 @@ class LikeliestFirst {
 
   #sink(i: number): void {
     const ids = this.#ids;
-    for (;;) {
-      let first = i;
-      for (const child of [2 * i + 1, 2 * i + 2])
-        if (child < this.#size && this.#before(ids[child], ids[first])) first = child;
-      if (first === i) return;
-      [ids[i], ids[first]] = [ids[first], ids[i]];
-      i = first;
+    const moving = ids[i];
+    for (let child = 2 * i + 1; child < this.#size; child = 2 * i + 1) {
+      if (child + 1 < this.#size && this.#before(ids[child + 1], ids[child])) child += 1;
+      if (!this.#before(ids[child], moving)) break;
+      ids[i] = ids[child];
+      i = child;
     }
+    ids[i] = moving;
   }
 
   #before(a: number, b: number): boolean {
-    const difference = this.weights[a] - this.weights[b];
+    const difference = this.scores[a] - this.scores[b];
     return difference > 0 || (difference === 0 && a < b);
   }
 }

@@ -306,6 +306,43 @@ describe.each(['wasm', 'cpu'] as const)('headLoss in pieces on %s', (backend) =>
   });
 });
 
+test('headLoss in pieces never holds more than a few pieces of logits', async () => {
+  const [N, D, V] = [256, 4, 1000];
+  const [x, weight] = randomTensors(6, [N, D], [V, D]) as [tf.Tensor2D, tf.Tensor2D];
+  const targets = tf.tensor1d(tokenIds(7, N, V), 'int32');
+  const peak = async (maxLogits: number) => {
+    const before = tf.memory().numBytes;
+    const { peakBytes } = await tf.profile(() =>
+      tf.tidy(() => {
+        tf.grads((x, weight) =>
+          headLoss({ x: x as tf.Tensor2D, weight: weight as tf.Tensor2D, targets }, { maxLogits }),
+        )([x, weight]);
+      }),
+    );
+    return peakBytes - before;
+  };
+  const piece = 4 * 8 * V;
+  expect(await peak(8 * V)).toBeLessThan(8 * piece);
+  expect(await peak(N * V), 'all at once').toBeGreaterThan(32 * piece);
+  tf.dispose([x, weight, targets]);
+});
+
+test('documents read packed go on as a batch', () => {
+  const model = new CausalLM({ ...smallConfigs['gla with convolutions, kv heads and a head of its own'], ...lively });
+  const cuSeqlens = Int32Array.of(0, 5, 7, 16);
+  const [ids, next] = [tokenIds(15, 16), tokenIds(16, 3)];
+  tf.tidy(() => {
+    const { state } = model.forward(idTensor(ids), undefined, { cuSeqlens });
+    const { logits } = model.forward(idTensor(next, 3), state);
+    const alone = [0, 1, 2].flatMap((i) => {
+      const document = [...ids.subarray(cuSeqlens[i], cuSeqlens[i + 1]), next[i]];
+      return [...logitsInPieces(model, Int32Array.from(document), [document.length]).slice(-37)];
+    });
+    expectClose('logits', logits.dataSync(), alone, 2e-5);
+  });
+  model.dispose();
+});
+
 const sum = (numbers: ArrayLike<number>) => Array.from(numbers).reduce((total, x) => total + x, 0);
 
 function arrays(model: CausalLM): NamedArrays {
