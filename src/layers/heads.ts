@@ -15,14 +15,12 @@ export function mergeHeads(x: tf.Tensor): tf.Tensor {
 
 /**
  * Repeats each kv head `times` times in a row: [B, T, G * D] -> [B, T, G * times, D], where head h is kv head floor(h / times).
- * Rows of one kv head are laid side by side, [B * T * G, times * D], which is that order already; a rank-2 `concat` has a gradient
- * on every backend, a rank-5 `tile` has none.
+ * A product with ones broadcasts: on wasm several times faster, with its gradient, than `concat` or `tile`.
  */
 export function repeatHeads(x: tf.Tensor, kvHeads: number, times: number): tf.Tensor {
   const [B, T, width] = x.shape;
   const D = width / kvHeads;
   if (times === 1) return splitHeads(x, kvHeads);
-  const rows = tf.reshape(x, [B * T * kvHeads, D]);
-  const repeated = tf.concat(Array<tf.Tensor>(times).fill(rows), 1);
+  const repeated = tf.mul(tf.reshape(x, [B * T * kvHeads, 1, D]), tf.ones([1, times, 1]));
   return tf.reshape(repeated, [B, T, kvHeads * times, D]);
 }
