@@ -231,6 +231,20 @@ test('without any gradient a step changes nothing but the count', async () => {
   expect([...(weights.get('w') as tf.Tensor).dataSync()]).toEqual([...normal(100, 3)]);
 });
 
+test('loadState frees the moments it replaces, but not those it is given back', async () => {
+  const weights = makeWeights({ w: [3] });
+  const grads = makeGrads({ w: [3] }, 1);
+  const before = tf.memory().numTensors;
+  const optimizer = new AdamW();
+  await optimizer.step(weights, grads, options);
+  optimizer.loadState(optimizer.state());
+  await optimizer.step(weights, grads, options);
+  expect(tf.memory().numTensors).toBe(before + 2);
+  optimizer.loadState({ step: 0, m: new Map(), v: new Map() });
+  expect(tf.memory().numTensors).toBe(before);
+  tf.dispose(grads);
+});
+
 test('accumulate adds multiples, makes what is missing and disposes of what it replaces', () => {
   const total: Record<string, tf.Tensor> = {};
   const before = tf.memory().numTensors;
@@ -281,6 +295,10 @@ test('a state that does not fit is refused', async () => {
   );
   expect(() => optimizer.loadState({ step: 1, m: moments('w', [2]), v: moments('w', [3]) })).toThrow(
     "v of 'w' must have shape [2], got [3]",
+  );
+  const twice = moments('w', [2]);
+  expect(() => optimizer.loadState({ step: 1, m: twice, v: twice })).toThrow(
+    'must be a tensor of its own, got one twice',
   );
   optimizer.loadState({ step: 1, m: moments('u', [2]), v: moments('u', [2]) });
   await expect(optimizer.step(weights, grads, options)).rejects.toThrow(

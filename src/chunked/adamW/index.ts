@@ -31,7 +31,7 @@ export interface AdamWStep {
   learningRate: number;
   /** Each step takes learningRate * weightDecay of a weight away. */
   weightDecay: number;
-  /** Gradients are scaled down together so that their global norm is at most this; default: no clipping. */
+  /** Gradients with a global norm above this are scaled to it exactly (PyTorch: to norm / (norm + 1e-6)); default: no clipping. */
   clipNorm?: number;
   /** Called with every weight's name. */
   groups?: (name: string) => AdamWGroup;
@@ -124,7 +124,7 @@ export class AdamW {
 
   /**
    * Goes on from a saved state, whose tensors are the optimizer's from now on. The next step checks them against the weights.
-   * @throws RangeError when m and v differ in names or shapes, or `step` is no count; nothing is taken over then
+   * @throws RangeError when m and v differ in names or shapes, a tensor comes twice, or `step` is no count; nothing is taken over then
    */
   loadState({ step, m, v }: AdamWState): void {
     if (!Number.isSafeInteger(step) || step < 0)
@@ -137,19 +137,23 @@ export class AdamW {
       checkDtype('AdamW.loadState', { [`m of '${name}'`]: pair.m, [`v of '${name}'`]: pair.v });
       checkShapes('AdamW.loadState', { [`v of '${name}'`]: [pair.v, pair.m.shape] });
     }
-    this.dispose();
-    for (const pair of moments.values()) {
-      tf.keep(pair.m);
-      tf.keep(pair.v);
-    }
+    const taken = new Set([...m.values(), ...v.values()]);
+    if (taken.size < 2 * moments.size)
+      throw new RangeError('AdamW.loadState: every m and v must be a tensor of its own, got one twice; clone it');
+    for (const old of this.#tensors()) if (!taken.has(old)) old.dispose();
+    for (const tensor of taken) tf.keep(tensor);
     [this.#step, this.#moments] = [step, moments];
   }
 
   /** Frees the moments; the optimizer is as new then. */
   dispose(): void {
-    for (const { m, v } of this.#moments.values()) tf.dispose([m, v]);
+    tf.dispose(this.#tensors());
     this.#moments.clear();
     this.#step = 0;
+  }
+
+  #tensors(): tf.Tensor[] {
+    return [...this.#moments.values()].flatMap(({ m, v }) => [m, v]);
   }
 
   #checkMoments(weights: ReadonlyMap<string, tf.Variable>): void {

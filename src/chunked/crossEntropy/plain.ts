@@ -10,7 +10,7 @@ export function plainCrossEntropy(
 ): tf.Tensor {
   const losses = rowLosses(logits, targets, ignoreIndex);
   if (reduction === 'none') return losses;
-  if (ignoreIndex === undefined) return tf.div(tf.sum(losses), Math.max(1, targets.size));
+  if (ignoreIndex === undefined) return tf.mean(losses);
   const counted = tf.sum(tf.cast(tf.notEqual(targets, ignoreIndex), 'float32'));
   return tf.div(tf.sum(losses), tf.maximum(counted, 1));
 }
@@ -29,9 +29,10 @@ function rowLosses(logits: tf.Tensor2D, targets: tf.Tensor1D, ignoreIndex: numbe
     return { value: zeroIgnored(losses, targets, ignoreIndex), gradFunc };
   });
   const gradFunc = (dy: tf.Tensor, [x, saved]: tf.Tensor[]) => {
-    const column = tf.expandDims(saved, 1);
-    const hot = tf.cast(tf.equal(column, tf.range(0, V, 1, 'int32')), 'float32'); // tf.oneHot refuses V = 1
-    return zeroIgnored(tf.mul(tf.sub(tf.softmax(x), hot), tf.expandDims(dy, 1)), column, ignoreIndex);
+    // tf.oneHot (4.22) refuses V = 1, and on wasm it is wrong as float32.
+    const hot = V > 1 ? tf.cast(tf.oneHot(saved as tf.Tensor1D, V), 'float32') : tf.onesLike(x);
+    const error = tf.sub(tf.softmax(x), hot);
+    return zeroIgnored(tf.mul(error, tf.expandDims(dy, 1)), tf.expandDims(saved, 1), ignoreIndex);
   };
   const losses = op(logits);
   return wrong ? tf.add(losses, wrong) : losses;
@@ -47,5 +48,5 @@ function pick(x: tf.Tensor, targets: tf.Tensor1D, ignoreIndex?: number): tf.Tens
   const [N, V] = x.shape as [number, number];
   const columns = zeroIgnored(targets, targets, ignoreIndex);
   const at = tf.add(tf.mul(tf.range(0, N, 1, 'int32'), tf.scalar(V, 'int32')), columns);
-  return tf.gather(tf.reshape(x, [N * V]), tf.cast(at, 'int32') as tf.Tensor1D);
+  return tf.gather(tf.reshape(x, [N * V]), at as tf.Tensor1D);
 }
