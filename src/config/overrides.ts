@@ -15,7 +15,7 @@ export interface Override {
 export function parseOverrides(overrides: readonly string[]): Override[] {
   const problems: Problem[] = [];
   const parsed = overrides.flatMap((override): Override[] => {
-    const match = /^(?:--)?([A-Za-z]\w*(?:\.\w+)*)=(.*)$/s.exec(override);
+    const match = /^(?:--)?([A-Za-z]\w*(?:\.[A-Za-z0-9]\w*)*)=(.*)$/s.exec(override);
     if (match) return [{ path: match[1].split('.'), text: match[2] }];
     problems.push({ path: '', message: `expected --path.of.setting=value, got ${quote(override)}` });
     return [];

@@ -14,7 +14,7 @@ import {
 
 /** Trains in `unbroken` and, with what `breaks` does to it, in `broken`; then compares everything a run leaves. */
 async function expectSameRun(
-  settings: { train: { steps: number } & object; [key: string]: unknown },
+  settings: { train: { steps: number; [key: string]: unknown }; [key: string]: unknown },
   breaks: (run: (flags: string[], options?: SeqmixOptions) => ReturnType<typeof seqmix>) => Promise<void>,
 ): Promise<string> {
   const cwd = temporaryFolder();

@@ -1,0 +1,131 @@
+/** Every command as a process of the built command line. */
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { resolveRunConfig } from '../../src/config/index.js';
+import { train } from '../../src/train/loop.js';
+import { seqmix, temporaryFolder, tinyRun, writeRun } from '../support/run.js';
+
+const cwd = temporaryFolder();
+const run = (...args: string[]) => seqmix(args, { cwd });
+
+beforeAll(async () => {
+  writeRun(cwd);
+  const dir = join(cwd, 'done');
+  const config = resolveRunConfig(tinyRun({ output: { dir }, train: { steps: 12, samplePrompts: [] } }), {
+    folder: cwd,
+  });
+  await train(config, { progress: { line: () => {}, tick: () => {}, stop: () => {} } });
+});
+
+describe('usage', () => {
+  test('--help lists the commands, --version is that of the package', async () => {
+    const [help, version] = await Promise.all([run('--help'), run('--version')]);
+    expect(help.code).toBe(0);
+    for (const command of ['train', 'generate', 'eval', 'describe', 'export', 'doctor'])
+      expect(help.stdout).toMatch(new RegExp(`^ {2}${command} `, 'm'));
+    expect(version.stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+  });
+
+  test('an unknown command, option or setting is wrong usage: exit code 2, and what was meant', async () => {
+    const [command, option, setting, number] = await Promise.all([
+      run('trian'),
+      run('generate', 'done', '--temprature', '1'),
+      run('train', 'run.json', '--train.stesp=3', '--train.lr', '-1'),
+      run('generate', 'done', '-n', '1.5'),
+    ]);
+    expect(command).toMatchObject({ code: 2, stdout: '' });
+    expect(command.stderr).toContain('Did you mean train?');
+    expect(option.code).toBe(2);
+    expect(option.stderr).toContain('Did you mean --temperature?');
+    expect(setting.code).toBe(2);
+    expect(setting.stderr).toBe(
+      'error: run.json: 2 problems\n  train.lr: expected a number > 0, got -1\n  train.stesp: unknown key (with value 3); did you mean "steps"?\n',
+    );
+    expect(number).toMatchObject({ code: 2, stderr: 'error: expected a whole number, got "1.5"\n' });
+  });
+});
+
+test('train: progress as plain lines in a pipe, files in the folder of the run', async () => {
+  const { code, stdout, stderr } = await run('train', 'run.json', '--output.dir=new', '--train.steps', '3', '--seed=2');
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  expect(stdout).toMatch(/seed 2$/m);
+  expect(stdout).toMatch(/^step 3\/3 /m);
+  expect(stdout).not.toContain('\x1b');
+  expect(stdout).toContain('sample more: seqmix generate new --prompt "line "');
+  expect(readdirSync(join(cwd, 'new'))).toEqual(['best.json', 'checkpoints', 'metrics.jsonl']);
+});
+
+test('train: a truncated checkpoint and a missing data file are failures: exit code 1', async () => {
+  const folder = join(cwd, 'new');
+  const [damaged] = readdirSync(join(folder, 'checkpoints')).slice(-1);
+  const file = join(folder, 'checkpoints', damaged, 'model.safetensors');
+  writeFileSync(file, readFileSync(file).subarray(0, -100));
+  const [resume, generate, missing] = await Promise.all([
+    run('train', 'run.json', '--output.dir=new', '--train.steps=4', '--seed=2', '--resume'),
+    run('generate', join(folder, 'checkpoints', damaged)),
+    run('train', 'run.json', '--output.dir=other', '--data.source.files=nowhere/*.txt'),
+  ]);
+  for (const { code, stderr } of [resume, generate]) {
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^error: .*model\.safetensors is damaged: expected \d+ bytes with sha256/);
+  }
+  expect(missing.code).toBe(1);
+  expect(missing.stderr).toMatch(/^error: data: ".*nowhere\/\*\.txt" matches no file/);
+});
+
+describe('generate', () => {
+  const generate = (...args: string[]) => run('generate', 'done', '--seed', '3', ...args);
+
+  test('the text on stdout, the figures on stderr; a session goes on where it stopped', async () => {
+    const [whole, first] = await Promise.all([
+      generate('-p', 'line ', '-n', '12', '--temperature', '0'),
+      generate('-p', 'line ', '-n', '5', '--temperature', '0', '--save-session', 'five.session'),
+    ]);
+    expect(whole.code).toBe(0);
+    expect(whole.stdout).toMatch(/^line .{12}\n$/s);
+    expect(whole.stderr).toMatch(
+      /^\[12 tokens, \d+ per second; state 1\.02 kB after 16 tokens; done.checkpoints.step-\d+\]\n$/,
+    );
+    const second = await generate('-n', '7', '--temperature', '0', '--load-session', 'five.session');
+    expect(second.code).toBe(0);
+    expect(first.stdout.slice(0, -1) + second.stdout.slice(0, -1)).toBe(whole.stdout.slice(0, -1));
+  });
+
+  test('a model or session that is not there', async () => {
+    const [model, session] = await Promise.all([run('generate', 'nothing'), generate('--load-session', 'no.session')]);
+    expect(model).toMatchObject({ code: 1, stdout: '' });
+    expect(model.stderr).toMatch(/^error: no model "nothing": expected the folder of a run/);
+    expect(session).toMatchObject({ code: 1, stdout: '' });
+    expect(session.stderr).toContain('saved with --save-session at no.session, found no file');
+  });
+});
+
+test('export, then eval of the exported model as of the run; describe without weights', async () => {
+  const exported = await run('export', 'done', 'model', '--dtype', 'F32');
+  expect(exported).toMatchObject({ code: 0, stderr: '' });
+  expect(exported.stdout).toMatch(
+    /^model: 3,392 parameters of step 12 from done.checkpoints.step-00000012 as F32, 13\.6 kB$/m,
+  );
+  const [ofRun, ofModel, ofFile, described, overridden] = await Promise.all([
+    run('eval', 'done', '--json'),
+    run('eval', 'model', '--json'),
+    run('eval', 'model', 'text.txt', '--seq-len', '50'),
+    run('describe', 'model', '--json'),
+    run('describe', 'run.json', '--model.numLayers=1'),
+  ]);
+  const [a, b] = [ofRun, ofModel].map(({ stdout }) => JSON.parse(stdout));
+  expect(b).toMatchObject({ model: 'model', step: 12, loss: a.loss, bpb: a.bpb, tokens: 300, gzipBpb: a.gzipBpb });
+  expect(ofFile.stdout).toMatch(
+    /^model, step 12\n\d\.\d{4} nats\/token, \d\.\d{3} bits\/byte over 3,012 tokens\ngzip -9 of the same bytes: /,
+  );
+  expect(JSON.parse(described.stdout).parameters.total).toBe(3392);
+  expect(overridden).toMatchObject({ code: 0, stderr: '' });
+  expect(overridden.stdout).toMatch(/2,\d{3} parameters; hidden size 8, 1 layers/);
+});
+
+test('doctor', async () => {
+  const { code, stdout } = await run('doctor', '--json', '--backend', 'cpu');
+  expect(code).toBe(0);
+  expect(JSON.parse(stdout)).toMatchObject({ backend: 'cpu', node: process.versions.node });
+});
