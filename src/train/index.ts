@@ -1,3 +1,43 @@
+/**
+ * Training: run configs, the loop, evaluation, checkpoints, data, tokenizers. Node only, but for the tokenizers and the safetensors format.
+ *
+ * ```ts
+ * import { loadRunConfig, openModel, createModel, sampleText, tokenizerOf, train } from 'seqmix/train';
+ *
+ * const { runDir } = await train(loadRunConfig('configs/runs/quickstart.json', ['--train.steps=100']));
+ * const opened = await openModel(runDir);
+ * console.log(await sampleText(createModel(opened), tokenizerOf(opened), 'Call me Ishmael. ', { maxTokens: 100 }));
+ * ```
+ *
+ * For a loop of one's own: `loadTrainingData` or `SequenceReader` for batches, `trainStep` with `AdamW`, `learningRate`, `evaluate`,
+ * `saveCheckpoint`.
+ */
+export {
+  AdamW,
+  type AdamWGroup,
+  type AdamWOptions,
+  type AdamWState,
+  type AdamWStep,
+  accumulate,
+  NonFiniteGradientError,
+} from '../chunked/adamW/index.js';
+export * from '../config/index.js';
 export * from './checkpoint/index.js';
 export * from './data/index.js';
+export { bitsPerByte, type Evaluation, evaluate, gzipBitsPerByte } from './evaluate.js';
+export { TrainingDivergedError, type TrainOptions, type TrainResult, train } from './loop.js';
+export { MetricsLog, type MetricsRow } from './metrics.js';
+export {
+  createModel,
+  type ModelRunInfo,
+  type OpenedModel,
+  openModel,
+  pretrainedNames,
+  tokenizerOf,
+} from './openModel.js';
+export { createProgress, type Progress } from './progress.js';
+export { type SampleOptions, sampleText, streamText } from './sample.js';
+export { learningRate, type ScheduleOptions } from './schedule.js';
+export { batchLoss, NonFiniteLossError, type StepResult, trainStep, type UpdateOptions } from './step.js';
 export * from './tokenizers/index.js';
+export { modelWeights, momentsFrom, optimizerMoments } from './weights.js';
