@@ -55,7 +55,7 @@ export interface GatedLinearAttentionOptions {
   chunkSize: number | null;
   /** Form of the op, default 'auto'. */
   form: 'auto' | 'chunk' | 'recurrent' | 'parallel';
-  /** Start of the weights where no model gives it, default 0. */
+  /** Together with the layer's name, the start of the weights where no model gives it; default 0. */
   seed: number;
 }
 

@@ -22,7 +22,7 @@ export interface ShortConvolutionOptions {
   convBias: boolean;
   /** Default 'silu'. */
   activation: 'silu' | null;
-  /** Start of the weights where no model gives it, default 0. */
+  /** Together with the layer's name, the start of the weights where no model gives it; default 0. */
   seed: number;
 }
 

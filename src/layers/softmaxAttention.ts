@@ -29,7 +29,7 @@ export interface SoftmaxAttentionOptions {
   ropeBase: number | null;
   /** A token sees itself and the window - 1 tokens before it, and the cache keeps no more; null (default): all. */
   window: number | null;
-  /** Start of the weights where no model gives it, default 0. */
+  /** Together with the layer's name, the start of the weights where no model gives it; default 0. */
   seed: number;
 }
 
@@ -119,7 +119,10 @@ export class SoftmaxAttention extends SeqLayer<SoftmaxAttentionOptions> {
 }
 tf.serialization.registerClass(SoftmaxAttention);
 
-/** past [B, S, G, D] and now [B, T, G, D] -> [B, S + T, G, D] */
+/**
+ * past [B, S, G, D] and now [B, T, G, D] -> [B, S + T, G, D]. A state is a value, so this copies the past: the bytes that attention
+ * reads anyway, and a decoded token stays linear in S.
+ */
 function append(past: tf.Tensor | undefined, now: tf.Tensor): tf.Tensor {
   return past?.shape[1] ? tf.concat([past, now], 1) : now;
 }

@@ -8,7 +8,7 @@ export interface SwiGLUOptions {
   hiddenSize: number;
   /** Width between the projections; null (default): 256 * ceil(trunc(hiddenSize * 8 / 3) / 256). */
   intermediateSize: number | null;
-  /** Start of the weights where no model gives it, default 0. */
+  /** Together with the layer's name, the start of the weights where no model gives it; default 0. */
   seed: number;
 }
 

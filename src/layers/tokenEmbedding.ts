@@ -9,7 +9,7 @@ export interface TokenEmbeddingOptions {
   hiddenSize: number;
   /** Rows of the table; token ids are 0 .. vocabSize - 1. Default 256: bytes. */
   vocabSize: number;
-  /** Start of the weights where no model gives it, default 0. */
+  /** Together with the layer's name, the start of the weights where no model gives it; default 0. */
   seed: number;
 }
 
