@@ -3,6 +3,7 @@ import * as tf from '@tensorflow/tfjs';
 import { checkDtype, checkGiven, checkShapes } from '../check.js';
 import { isFused, type PlainForm } from '../form.js';
 import { lastAxis } from '../rows.js';
+import { fusedLinear } from './fused.js';
 
 export interface LinearInputs {
   /** [..., I] */
@@ -30,7 +31,7 @@ export function linear({ x, weight, bias }: LinearInputs, { form = 'auto' }: Lin
   checkShapes('linear', { weight: [weight, [null, I]] });
   const O = weight.shape[0] as number;
   checkShapes('linear', { bias: [bias, [O]] });
-  isFused('linear', form);
+  if (isFused('linear', form)) return fusedLinear({ x, weight, bias });
   return tf.tidy(() => {
     const y = tf.matMul(tf.reshape(x, [-1, I]), weight, false, true);
     return tf.reshape(bias ? tf.add(y, bias) : y, [...x.shape.slice(0, -1), O]);

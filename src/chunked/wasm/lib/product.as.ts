@@ -136,22 +136,22 @@ export function panelUpdate(
     v128.store(c, c31, 112);
     if (mirror) {
       const at = mirror + <usize>(r >> 3) * mirrorPanel + (<usize>(r & 4) << 2);
-      storeTransposed(at, c00, c10, c20, c30);
-      storeTransposed(at + 128, c01, c11, c21, c31);
+      storeTransposed(at, 32, c00, c10, c20, c30);
+      storeTransposed(at + 128, 32, c01, c11, c21, c31);
     }
   }
 }
 
-/** Stores the transpose of four rows, 32 bytes a row. */
+/** Stores the transpose of four rows, `pitch` bytes a row. */
 // @ts-ignore: decorator
 @inline
-export function storeTransposed(p: usize, r0: v128, r1: v128, r2: v128, r3: v128): void {
+export function storeTransposed(p: usize, pitch: usize, r0: v128, r1: v128, r2: v128, r3: v128): void {
   const a = v128.shuffle<f32>(r0, r1, 0, 4, 1, 5), b = v128.shuffle<f32>(r2, r3, 0, 4, 1, 5);
   const c = v128.shuffle<f32>(r0, r1, 2, 6, 3, 7), d = v128.shuffle<f32>(r2, r3, 2, 6, 3, 7);
   v128.store(p, v128.shuffle<f32>(a, b, 0, 1, 4, 5));
-  v128.store(p, v128.shuffle<f32>(a, b, 2, 3, 6, 7), 32);
-  v128.store(p, v128.shuffle<f32>(c, d, 0, 1, 4, 5), 64);
-  v128.store(p, v128.shuffle<f32>(c, d, 2, 3, 6, 7), 96);
+  v128.store(p + pitch, v128.shuffle<f32>(a, b, 2, 3, 6, 7));
+  v128.store(p + 2 * pitch, v128.shuffle<f32>(c, d, 0, 1, 4, 5));
+  v128.store(p + 3 * pitch, v128.shuffle<f32>(c, d, 2, 3, 6, 7));
 }
 
 /** C = A B^T for 4 rows: A [4, k], B [cols, k], C [4, cols], all plain; k a multiple of 4, cols of 2. */

@@ -50,8 +50,8 @@ export function packTransposed(src: usize, stride: usize, n: i32, width: i32, ds
   const columns = pad8(width);
   for (let col = 0; col < columns; col += 4, src += 16, dst += 128) {
     const lanes = width - col;
-    storeTransposed(dst, rowPart(src, stride, 0, n, lanes), rowPart(src, stride, 1, n, lanes), rowPart(src, stride, 2, n, lanes), rowPart(src, stride, 3, n, lanes));
-    storeTransposed(dst + 16, rowPart(src, stride, 4, n, lanes), rowPart(src, stride, 5, n, lanes), rowPart(src, stride, 6, n, lanes), rowPart(src, stride, 7, n, lanes));
+    storeTransposed(dst, 32, rowPart(src, stride, 0, n, lanes), rowPart(src, stride, 1, n, lanes), rowPart(src, stride, 2, n, lanes), rowPart(src, stride, 3, n, lanes));
+    storeTransposed(dst + 16, 32, rowPart(src, stride, 4, n, lanes), rowPart(src, stride, 5, n, lanes), rowPart(src, stride, 6, n, lanes), rowPart(src, stride, 7, n, lanes));
   }
 }
 

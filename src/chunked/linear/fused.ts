@@ -1,0 +1,32 @@
+/** The projection as kernels on the wasm backend, forward and backward. */
+import * as tf from '@tensorflow/tfjs';
+import { multiply } from '../product/index.js';
+import { rowsAndWidth } from '../rows.js';
+import { fusedOp } from '../wasm/fusedOp.js';
+import { gradientOf } from '../wasm/optional.js';
+import type { LinearInputs } from './index.js';
+
+export function fusedLinear(inputs: LinearInputs): tf.Tensor {
+  return fused({ ...inputs }, {})[0];
+}
+
+const fused = fusedOp<'x' | 'weight' | 'bias', object>({
+  name: 'Linear',
+  inputs: ['x', 'weight', 'bias'],
+  forward(ctx, { x, weight, bias }) {
+    const [rows, I] = rowsAndWidth(x);
+    const O = weight.shape[0];
+    const y = ctx.out([...x.shape.slice(0, -1), O]);
+    multiply(ctx, ctx.ptr(x), ctx.ptr(weight), ctx.ptr(bias), ctx.ptr(y), { M: rows, N: O, K: I, transposeB: true });
+    return [y];
+  },
+  backward(ctx, [dy], { x, weight, bias }) {
+    const [rows, I] = rowsAndWidth(x);
+    const O = weight.shape[0];
+    const [dx, dWeight, dBias] = [ctx.out(x.shape), ctx.out(weight.shape), gradientOf(ctx, bias)];
+    multiply(ctx, ctx.ptr(dy), ctx.ptr(weight), 0, ctx.ptr(dx), { M: rows, N: I, K: O });
+    multiply(ctx, ctx.ptr(dy), ctx.ptr(x), 0, ctx.ptr(dWeight), { M: O, N: I, K: rows, transposeA: true });
+    if (dBias) ctx.kernels.fixSum(ctx.ptr(dy), ctx.ptr(dBias), 1, rows, O, 1);
+    return { x: dx, weight: dWeight, bias: dBias };
+  },
+});
