@@ -4,11 +4,21 @@ import { clipByValue } from './clipByValue.js';
 import { cumsumGradient } from './cumsumGradient.js';
 import { identity } from './identity.js';
 import { log1p } from './log1p.js';
+import { matMul } from './matMul.js';
 import type { Fix } from './replaceKernel.js';
 import { sum } from './sum.js';
 import { unsortedSegmentSum } from './unsortedSegmentSum.js';
 
-export const FIXES: readonly Fix[] = [cumsumGradient, unsortedSegmentSum, log1p, sum, clipByValue, broadcast, identity];
+export const FIXES: readonly Fix[] = [
+  cumsumGradient,
+  unsortedSegmentSum,
+  log1p,
+  sum,
+  clipByValue,
+  broadcast,
+  identity,
+  matMul,
+];
 
 /** Installs the fixes for one backend; those already installed are left alone. */
 export function installFixes(backend: string): void {

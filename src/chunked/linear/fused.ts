@@ -1,5 +1,5 @@
 /** The projection as kernels on the wasm backend, forward and backward. */
-import * as tf from '@tensorflow/tfjs';
+import type * as tf from '@tensorflow/tfjs';
 import { multiply } from '../product/index.js';
 import { rowsAndWidth } from '../rows.js';
 import { fusedOp } from '../wasm/fusedOp.js';

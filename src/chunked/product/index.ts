@@ -13,17 +13,18 @@ export interface Product {
 
 /** C [M, N] = op(A) op(B) + bias, by byte offsets of dense row-major float32 matrices; `bias` [N] is 0 for none. */
 export function multiply(ctx: WasmContext, a: number, b: number, bias: number, c: number, product: Product): void {
-  withProduct(ctx, product, (run) => run(a, b, bias, c));
+  multiplyAll(ctx, [[a, b, c]], bias, product);
 }
 
-/** Several products of the same sizes with one piece of scratch memory. */
-export function withProduct(
+/** The same for many matrices [a, b, c] of the same sizes, with one bias. */
+export function multiplyAll(
   ctx: WasmContext,
+  matrices: [number, number, number][],
+  bias: number,
   { M, N, K, transposeA = false, transposeB = false }: Product,
-  body: (run: (a: number, b: number, bias: number, c: number) => void) => void,
 ): void {
-  const flags = [Number(transposeA), Number(transposeB)] as const;
-  ctx.scratch(ctx.kernels.productScratch(M, N, K), (scratch) =>
-    body((a, b, bias, c) => ctx.kernels.product(a, flags[0], b, flags[1], bias, c, M, N, K, scratch)),
-  );
+  ctx.scratch(ctx.kernels.productScratch(M, N, K), (scratch) => {
+    for (const [a, b, c] of matrices)
+      ctx.kernels.product(a, Number(transposeA), b, Number(transposeB), bias, c, M, N, K, scratch);
+  });
 }

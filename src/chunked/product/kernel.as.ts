@@ -5,7 +5,7 @@
  * - Blocked (Goto & van de Geijn 2008, https://doi.org/10.1145/1356052.1356053): a KC x NC block of B is packed into panels of 8
  *   columns, an MC x KC block of A into quads of 4 rows, and 4 x 8 tiles of C are summed in registers. A panel stays in the first
  *   cache, the block of A in the second. B without a transpose lies right already where few rows of A would pay for packing it.
- * - Rows times rows, for A B^T with few rows on one side (decoding): nothing is packed and the large side is streamed once.
+ * - Streamed, for A B^T with few rows on one side (decoding) and for one row times B: nothing is packed, the large matrix is read once.
  *
  * Rounding: a tile sums KC terms in a row and adds blocks one to the next; past GROUP terms of K the sums go on in float64. With u =
  * 2^-24, |error of C[i]| <= (KC + min(K, GROUP) / KC + 2) u sum_k |a_k b_k| for any K, 274 u or 1.6e-5 of the terms in the worst case
@@ -46,6 +46,11 @@ const STRIP: i32 = 256;
 // @ts-ignore: decorator
 @inline
 const DIRECT: i32 = 16;
+
+/** Rows of B read side by side for a single row of A. */
+// @ts-ignore: decorator
+@inline
+const BAND: i32 = 16;
 
 /** A B^T with up to so many rows on either side is done as rows times rows. */
 // @ts-ignore: decorator
@@ -120,6 +125,10 @@ function blocks(
   a: usize, aRow: usize, aCol: usize, b: usize, bRow: usize, bCol: usize,
   start: usize, c: usize, M: i32, N: i32, K: i32, scratch: usize,
 ): void {
+  if (bCol == 4 && M == 1) {
+    rowTimesMatrix(a, aCol, b, bRow, start, c, N, K);
+    return;
+  }
   const ldc = <usize>N << 2, direct = bCol == 4 && M <= DIRECT, panels = scratch + EDGE;
   let k = 0;
   do {
@@ -150,8 +159,8 @@ function packPanels(b: usize, bRow: usize, bCol: usize, columns: i32, depth: i32
       packPanel(b, bRow, depth, columns, j, dst, depth);
     } else {
       const left = columns - j, p = b + <usize>j * bCol;
-      packTransposed(p, bCol, left, depth, dst, 32);
-      if (left > 4) packTransposed(p + 4 * bCol, bCol, left - 4, depth, dst + 16, 32);
+      packQuad(p, bCol, left, depth, dst, 32);
+      if (left > 4) packQuad(p + 4 * bCol, bCol, left - 4, depth, dst + 16, 32);
     }
   }
 }
@@ -159,14 +168,27 @@ function packPanels(b: usize, bRow: usize, bCol: usize, columns: i32, depth: i32
 /** Quads of 4 rows of A, 16 bytes a term. */
 function packQuads(a: usize, aRow: usize, aCol: usize, rows: i32, depth: i32, dst: usize): void {
   const quad = <usize>depth << 4;
-  for (let i = 0; i < rows; i += 4, dst += quad, a += 4 * aRow) {
-    if (aCol == 4) packTransposed(a, aRow, rows - i, depth, dst, 16);
+  let i = 0;
+  if (aCol != 4)
+    for (; i + 16 <= rows; i += 16, dst += 4 * quad, a += 64) packLines(a, aCol, depth, dst, quad);
+  for (; i < rows; i += 4, dst += quad, a += 4 * aRow) {
+    if (aCol == 4) packQuad(a, aRow, rows - i, depth, dst, 16);
     else packColumns(a, aCol, rows - i, depth, dst);
   }
 }
 
+/** Sixteen columns of k rows as four quads: a line of the cache at a time, since rows may lie in one another's place in the cache. */
+function packLines(src: usize, stride: usize, k: i32, dst: usize, quad: usize): void {
+  for (let i = 0; i < k; i++, src += stride, dst += 16) {
+    v128.store(dst, v128.load(src));
+    v128.store(dst + quad, v128.load(src, 16));
+    v128.store(dst + 2 * quad, v128.load(src, 32));
+    v128.store(dst + 3 * quad, v128.load(src, 48));
+  }
+}
+
 /** Up to 4 rows of k floats as k rows of 4, `pitch` bytes apart; a missing row is a copy of the first. */
-function packTransposed(src: usize, stride: usize, rows: i32, k: i32, dst: usize, pitch: usize): void {
+function packQuad(src: usize, stride: usize, rows: i32, k: i32, dst: usize, pitch: usize): void {
   const step1 = rows > 1 ? stride : 0, step2 = rows > 2 ? 2 * stride : 0, step3 = rows > 3 ? 3 * stride : 0;
   let i = 0;
   for (; i + 4 <= k; i += 4, src += 16, dst += 4 * pitch)
@@ -210,17 +232,11 @@ function edgeTile(
 }
 
 /**
- * 4 x 8 results in eight registers: 4 lanes, two multiply-adds a cycle and a latency of 4 cycles need at least so many. One term a
+ * C = from + A B for 4 x 8 results in eight registers: 4 lanes, two multiply-adds a cycle and a latency of 4 cycles need at least so many. One term a
  * turn: V8 compiles an unrolled loop to half the speed.
  */
 function tile(a: usize, b: usize, ldb: usize, depth: i32, from: usize, ldFrom: usize, c: usize, ldc: usize): void {
-  let c00 = v128.load(from), c01 = v128.load(from, 16);
-  from += ldFrom;
-  let c10 = v128.load(from), c11 = v128.load(from, 16);
-  from += ldFrom;
-  let c20 = v128.load(from), c21 = v128.load(from, 16);
-  from += ldFrom;
-  let c30 = v128.load(from), c31 = v128.load(from, 16);
+  let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
   for (const end = a + (<usize>depth << 4); a < end; a += 16, b += ldb) {
     const x = v128.load(b), y = v128.load(b, 16);
     const s0 = v128.load32_splat(a), s1 = v128.load32_splat(a, 4), s2 = v128.load32_splat(a, 8), s3 = v128.load32_splat(a, 12);
@@ -233,17 +249,63 @@ function tile(a: usize, b: usize, ldb: usize, depth: i32, from: usize, ldFrom: u
     c30 = madd(s3, x, c30);
     c31 = madd(s3, y, c31);
   }
-  v128.store(c, c00);
-  v128.store(c, c01, 16);
-  c += ldc;
-  v128.store(c, c10);
-  v128.store(c, c11, 16);
-  c += ldc;
-  v128.store(c, c20);
-  v128.store(c, c21, 16);
-  c += ldc;
-  v128.store(c, c30);
-  v128.store(c, c31, 16);
+  storeSums(c, from, c00, c01);
+  storeSums(c + ldc, from + ldFrom, c10, c11);
+  storeSums(c + 2 * ldc, from + 2 * ldFrom, c20, c21);
+  storeSums(c + 3 * ldc, from + 3 * ldFrom, c30, c31);
+}
+
+/** What was there before is added last: added first, every term would be rounded to its size. */
+// @ts-ignore: decorator
+@inline
+function storeSums(c: usize, from: usize, x: v128, y: v128): void {
+  v128.store(c, f32x4.add(v128.load(from), x));
+  v128.store(c, f32x4.add(v128.load(from, 16), y), 16);
+}
+
+/** C = start + A B for one row of A, a band of B at a time: its rows are read side by side, each in order. */
+function rowTimesMatrix(a: usize, aCol: usize, b: usize, bRow: usize, start: usize, c: usize, N: i32, K: i32): void {
+  let k = 0;
+  do {
+    const depth = min(BAND, K - k);
+    for (let j = 0; j < N; j += 32) {
+      const at = <usize>j << 2, from = k ? c : start;
+      if (j + 32 <= N) addRows(a, aCol, b + at, bRow, depth, from + at, c + at);
+      else addRowsEdge(a, aCol, b + at, bRow, depth, from + at, c + at, N - j);
+    }
+    a += BAND * aCol;
+    b += BAND * bRow;
+    k += BAND;
+  } while (k < K);
+}
+
+/** to[0 .. 31] = from + sum over k of a[k] times row k of B. */
+function addRows(a: usize, aCol: usize, b: usize, bRow: usize, depth: i32, from: usize, to: usize): void {
+  let c0 = f32x4.splat(0), c1 = c0, c2 = c0, c3 = c0, c4 = c0, c5 = c0, c6 = c0, c7 = c0;
+  for (let k = 0; k < depth; k++, a += aCol, b += bRow) {
+    const s = v128.load32_splat(a);
+    c0 = madd(s, v128.load(b), c0);
+    c1 = madd(s, v128.load(b, 16), c1);
+    c2 = madd(s, v128.load(b, 32), c2);
+    c3 = madd(s, v128.load(b, 48), c3);
+    c4 = madd(s, v128.load(b, 64), c4);
+    c5 = madd(s, v128.load(b, 80), c5);
+    c6 = madd(s, v128.load(b, 96), c6);
+    c7 = madd(s, v128.load(b, 112), c7);
+  }
+  storeSums(to, from, c0, c1);
+  storeSums(to + 32, from + 32, c2, c3);
+  storeSums(to + 64, from + 64, c4, c5);
+  storeSums(to + 96, from + 96, c6, c7);
+}
+
+/** The same for the last columns, four at a time. */
+function addRowsEdge(a: usize, aCol: usize, b: usize, bRow: usize, depth: i32, from: usize, to: usize, columns: i32): void {
+  for (; columns > 0; columns -= 4, b += 16, from += 16, to += 16) {
+    let sum = f32x4.splat(0), p = a, q = b;
+    for (let k = 0; k < depth; k++, p += aCol, q += bRow) sum = madd(v128.load32_splat(p), loadN(q, columns), sum);
+    storeN(to, f32x4.add(loadN(from, columns), sum), columns);
+  }
 }
 
 /** C = bias + A B^T, A [M, K], B [N, K]: the side with more rows is read once, in order. */
