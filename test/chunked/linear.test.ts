@@ -60,6 +60,43 @@ describe.each(forms)('linear, %s form', (form) => {
   });
 });
 
+test('a weight and a bias keep the digits of their gradient over 100,000 rows', () => {
+  tf.tidy(() => {
+    const [N, I, O] = [100_000, 6, 5];
+    const [x, weight, bias] = randomTensors(7, [N, I], [O, I], [O]);
+    // Terms of one sign: a running float32 sum would end some 1e-4 off.
+    const [positive, dy] = [tf.add(tf.abs(x), 0.5), tf.fill([N, O], 0.1)];
+    const { grads } = run({ x: positive, weight, bias }, dy, 'auto');
+    const want = linearOracle({ x: values(positive), weight: values(weight) }, { N, I, O }, values(dy));
+    expectClose('dWeight', grads.weight, want.dWeight, 2e-6);
+    expectClose('dBias', grads.bias, want.dBias, 2e-7);
+  });
+});
+
+test('a token alone gives what it gives among others', () => {
+  tf.tidy(() => {
+    const [x, weight, bias] = randomTensors(8, [40, 37], [50, 37], [50]);
+    const all = values(linear({ x, weight, bias })) as Float32Array;
+    for (const t of [0, 17, 39]) {
+      const one = linear({ x: tf.slice(x, [t, 0], [1, 37]), weight, bias });
+      expectClose(`token ${t}`, one, all.subarray(t * 50, (t + 1) * 50), 1e-6);
+    }
+  });
+});
+
+test.each(forms)('%s form: NaN in a row of x, of weight, or in bias stays there', (form) => {
+  tf.tidy(() => {
+    const [x, weight, bias] = randomTensors(9, [20, 9], [18, 9], [18]).map((t) => t.bufferSync());
+    x.set(Number.NaN, 3, 4);
+    weight.set(Number.POSITIVE_INFINITY, 5, 0);
+    bias.set(Number.NaN, 17);
+    const y = values(linear({ x: x.toTensor(), weight: weight.toTensor(), bias: bias.toTensor() }, { form }));
+    for (let i = 0; i < 20; i++)
+      for (let j = 0; j < 18; j++)
+        expect(Number.isFinite(y[i * 18 + j]), `row ${i}, column ${j}`).toBe(i !== 3 && j !== 5 && j !== 17);
+  });
+});
+
 test('errors name the op, what was expected and what came', () => {
   const [x, weight, wide] = randomTensors(6, [2, 4], [5, 4], [5, 6]);
   expect(() => linear({ x, weight: wide })).toThrow('linear: weight must have shape [*,4], got [5,6]');

@@ -7,9 +7,11 @@
  *   cache, the block of A in the second. B without a transpose lies right already where few rows of A would pay for packing it.
  * - Streamed, for A B^T with few rows on one side (decoding) and for one row times B: nothing is packed, the large matrix is read once.
  *
- * Rounding: a tile sums KC terms in a row and adds blocks one to the next; past GROUP terms of K the sums go on in float64. With u =
- * 2^-24, |error of C[i]| <= (KC + min(K, GROUP) / KC + 2) u sum_k |a_k b_k| for any K, 274 u or 1.6e-5 of the terms in the worst case
- * (with random signs and sizes it is below 1e-6 of the terms). NaN and Infinity go where they belong and nowhere else.
+ * Rounding, with u = 2^-24: a tile sums KC terms, blocks of terms are added one to the next, and past GROUP terms the sums go on in
+ * float64. So |error of C[i]| <= (KC + GROUP / KC + 2) u sum_k |a_k b_k| for any K, that is 1.6e-5 of the terms; measured, up to a
+ * million terms, 9e-7 for equal terms (the worst kind), 7e-7 for random ones of one sign, 1.4e-7 for those of both. Streamed dot
+ * products have four sums of KC terms to a block and no float64: GROUP / KC is K / ROW_TERMS there.
+ * NaN and Infinity go where they belong and nowhere else.
  */
 import { flushPart, roundTotal } from '../wasm/lib/blockSum.as';
 import { madd } from '../wasm/lib/math.as';
@@ -232,8 +234,8 @@ function edgeTile(
 }
 
 /**
- * C = from + A B for 4 x 8 results in eight registers: 4 lanes, two multiply-adds a cycle and a latency of 4 cycles need at least so many. One term a
- * turn: V8 compiles an unrolled loop to half the speed.
+ * C = from + A B for 4 x 8 results in eight registers: with 4 lanes, two multiply-adds a cycle and a latency of 4 cycles it takes at
+ * least so many. One term a turn: with two, V8 (Node 20) makes code of half the speed.
  */
 function tile(a: usize, b: usize, ldb: usize, depth: i32, from: usize, ldFrom: usize, c: usize, ldc: usize): void {
   let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
