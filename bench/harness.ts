@@ -79,6 +79,8 @@ export interface Contestant {
 const WARM_UP = { ms: 600, calls: 4 };
 /** A single repetition that takes longer than this is given up. */
 export const PATIENCE_MS = 60_000;
+/** A contestant that has taken this long in all sits the other repetitions out. */
+const BUDGET_MS = 15_000;
 
 /** Warm-up by any clock: runs until both bounds are met, but not again after one very long call. */
 export async function warmUp(run: () => Promise<number>, { ms, calls } = WARM_UP): Promise<void> {
@@ -106,7 +108,10 @@ export async function takeTurns(
   };
   for (const c of contestants) await attempt(c, () => c.ready());
   for (let i = 0; i < reps; i++)
-    for (const c of contestants) await attempt(c, async ({ samples }) => void samples.push(await c.time()));
+    for (const c of contestants)
+      await attempt(c, async ({ samples }) => {
+        if (samples.reduce((sum, ms) => sum + ms, 0) < BUDGET_MS) samples.push(await c.time());
+      });
   return results;
 }
 
@@ -115,11 +120,11 @@ interface Result {
   failure?: string;
 }
 
-/** Times one task of the suite against others, and emits a row for each peer. Gives back the median of ours. */
+/** Times one task of the suite against others, and emits a row for each peer. Gives back ours, in milliseconds. */
 export async function compare(
   context: Context,
   { name, ours, peers, params }: { name: string; ours: string; peers: (string | Contestant)[]; params: Params },
-): Promise<number> {
+): Promise<{ median: number; fastest: number }> {
   const { suite, reps } = context;
   const all: Contestant[] = [ours, ...peers].map((c) => (typeof c === 'string' ? inProcess(suite, c, params) : c));
   try {
@@ -131,7 +136,7 @@ export async function compare(
       const row = { ...facts(suite.name, name), ...params, reps, ms: median(mine.samples), peer };
       context.emit(failure ? { ...row, skipped: failure } : { ...row, ...against(mine.samples, samples) });
     }
-    return median(mine.samples);
+    return { median: median(mine.samples), fastest: Math.min(...mine.samples) };
   } finally {
     for (const contestant of all) contestant.close();
   }

@@ -20,7 +20,8 @@ async function main(): Promise<void> {
   const suite = suites[positionals[0]];
   if (!suite || positionals.length !== 1)
     throw new Error(`bench: expected one suite of ${Object.keys(suites).join(', ')}, got '${positionals.join(' ')}'`);
-  const lengths = values.T?.split(',').map((text) => wholeNumber('--T', text)) ?? (values.quick ? [512, 1024] : undefined);
+  const lengths =
+    values.T?.split(',').map((text) => wholeNumber('--T', text)) ?? (values.quick ? [512, 1024] : undefined);
   const reps = values.reps ? wholeNumber('--reps', values.reps) : values.quick ? 3 : 15;
 
   requireGreen(suite.tests);
@@ -37,7 +38,8 @@ async function main(): Promise<void> {
 
 function wholeNumber(option: string, text: string): number {
   const n = Number(text);
-  if (!Number.isInteger(n) || n <= 0) throw new RangeError(`bench: ${option} must be positive whole numbers, got '${text}'`);
+  if (!Number.isInteger(n) || n <= 0)
+    throw new RangeError(`bench: ${option} must be positive whole numbers, got '${text}'`);
   return n;
 }
 

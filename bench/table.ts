@@ -9,7 +9,14 @@ export function markdown(rows: Row[]): string {
   const last = rows[rows.length - 1];
   const head = `${last.suite}: ${last.cpu}, ${last.cores} cores, Node ${last.node}, backend ${last.backend}, ${last.build} build; medians with fastest and slowest of ${rows[0].reps ?? '?'} in brackets`;
   const comparisons = rows.filter((row) => row.peer);
-  const cells = comparisons.map((row) => [row.case, row.pass, row.T, timing(row.ms, row.spread?.ms), row.peer, ...outcome(row)]);
+  const cells = comparisons.map((row) => [
+    row.case,
+    row.pass,
+    row.T,
+    timing(row.ms, row.spread?.ms),
+    row.peer,
+    ...outcome(row),
+  ]);
   const table = [['case', 'pass', 'T', 'ours ms', 'peer', 'peer ms', 'peer / ours'], Array(7).fill('---'), ...cells];
   const facts = rows.filter((row) => !row.peer).map((row) => `- ${fact(row)}`);
   return [head, '', ...table.map((row) => `| ${row.join(' | ')} |`), '', ...facts].join('\n');

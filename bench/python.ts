@@ -1,0 +1,61 @@
+/** A contestant in Python: `bench/python/<file>` in a process of its own, asked over stdin and answering over stdout, a line each. */
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { createInterface, type Interface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { type Answer, type Contestant, PATIENCE_MS, warmUp } from './harness.js';
+
+/** The interpreter that has PyTorch; the distribution's packages are there only for its own. */
+const PYTHON = process.env.SEQMIX_BENCH_PYTHON ?? '/usr/bin/python3';
+/** Settings that slow OpenBLAS down where they are set for other reasons; the peer shall run as fast as it can. */
+const UNWANTED = ['OPENBLAS_CORETYPE', 'OPENBLAS_L2_SIZE'];
+
+export function inPython(name: string, file: string, params: object): Contestant {
+  let child: ChildProcessWithoutNullStreams | undefined;
+  let lines: Interface | undefined;
+  let complaint = '';
+  const ask = (message: object) =>
+    new Promise<Answer>((resolve, reject) => {
+      const [process_, reader] = [child, lines] as [ChildProcessWithoutNullStreams, Interface];
+      const timer = setTimeout(() => done(new Error(`took more than ${PATIENCE_MS / 1000} s`)), PATIENCE_MS);
+      const onLine = (line: string) => {
+        const answer = JSON.parse(line) as Answer;
+        done(answer.error ? new Error(answer.error) : answer);
+      };
+      const onError = (error: Error) => done(new Error(`${PYTHON} cannot be started (${error.message})`));
+      const onClose = (code: number | null) =>
+        done(new Error(`its process ended (exit code ${code}) ${complaint.trim()}`));
+      const done = (outcome: Answer | Error) => {
+        clearTimeout(timer);
+        reader.off('line', onLine);
+        process_.off('close', onClose);
+        if (outcome instanceof Error) reject(outcome);
+        else resolve(outcome);
+      };
+      reader.on('line', onLine);
+      process_.on('close', onClose).on('error', onError);
+      process_.stdin.write(`${JSON.stringify(message)}\n`);
+    });
+  const time = async () => (await ask({ kind: 'time' })).ms;
+  return {
+    name,
+    async ready() {
+      child = spawn(PYTHON, [fileURLToPath(new URL(`./python/${file}`, import.meta.url))], { env: environment() });
+      child.stdin.on('error', () => undefined); // a process that died is reported by its exit
+      child.stderr.on('data', (text) => {
+        complaint = `${complaint}${text}`.slice(-2000);
+      });
+      lines = createInterface({ input: child.stdout });
+      await ask({ kind: 'prepare', params });
+      await warmUp(time);
+    },
+    time,
+    close() {
+      child?.kill('SIGKILL');
+      child = undefined;
+    },
+  };
+}
+
+function environment(): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !UNWANTED.includes(name)));
+}

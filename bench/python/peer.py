@@ -1,0 +1,32 @@
+"""The other end of bench/python.ts: answers one JSON line for every request, `prepare` first, then `time` again and again."""
+
+import json
+import sys
+import time
+
+THREADS = 2
+
+try:
+    import torch
+except ImportError:
+    print(json.dumps({"ms": 0, "error": "PyTorch is not installed for " + sys.executable + " (apt-get install python3-torch)"}), flush=True)
+    sys.exit(0)
+
+torch.set_num_threads(THREADS)
+
+
+def serve(prepare):
+    """`prepare(params)` gives the function that is timed."""
+    run = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        start = time.perf_counter()
+        try:
+            if request["kind"] == "prepare":
+                run = prepare(request["params"])
+            else:
+                run()
+            answer = {"ms": (time.perf_counter() - start) * 1e3}
+        except Exception as error:  # the harness reports it with the row
+            answer = {"ms": 0, "error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
