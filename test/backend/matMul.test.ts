@@ -141,6 +141,16 @@ describe('matMul on wasm', () => {
     expect([...tf.matMul(a, b).dataSync()]).toEqual(want);
   });
 
+  test('sees a factor that changes in place; the stock kernel does not', () => {
+    const [a, b] = [tf.ones([2, 3]), tf.ones([3, 2])];
+    const heap = tf.backend() as unknown as { typedArrayFromHeap(x: tf.Tensor): Float32Array };
+    const product = () => [...tf.matMul(a, b).dataSync()];
+    expect(withStockKernel('BatchMatMul', product)).toEqual([3, 3, 3, 3]);
+    heap.typedArrayFromHeap(b).fill(2);
+    expect(withStockKernel('BatchMatMul', product)).toEqual([3, 3, 3, 3]);
+    expect(product()).toEqual([6, 6, 6, 6]);
+  });
+
   test.each(transposes)('its gradient is right, %j', (flags) => {
     tf.tidy(() => {
       const c = { M: 9, N: 21, K: 34, seed: 3, ...flags };
