@@ -8,6 +8,8 @@ import { type Answer, type Contestant, PATIENCE_MS, warmUp } from './harness.js'
 const PYTHON = process.env.SEQMIX_BENCH_PYTHON ?? '/usr/bin/python3';
 /** Settings that slow OpenBLAS down where they are set for other reasons; the peer shall run as fast as it can. */
 const UNWANTED = ['OPENBLAS_CORETYPE', 'OPENBLAS_L2_SIZE'];
+/** Waiting threads sleep: where anything else runs on the machine, threads that spin cost PyTorch up to tenfold (measured). */
+const WANTED = { OMP_WAIT_POLICY: 'PASSIVE', GOMP_SPINCOUNT: '0' };
 
 export function inPython(name: string, file: string, params: object): Contestant {
   let child: ChildProcessWithoutNullStreams | undefined;
@@ -27,7 +29,7 @@ export function inPython(name: string, file: string, params: object): Contestant
       const done = (outcome: Answer | Error) => {
         clearTimeout(timer);
         reader.off('line', onLine);
-        process_.off('close', onClose);
+        process_.off('close', onClose).off('error', onError);
         if (outcome instanceof Error) reject(outcome);
         else resolve(outcome);
       };
@@ -57,5 +59,6 @@ export function inPython(name: string, file: string, params: object): Contestant
 }
 
 function environment(): NodeJS.ProcessEnv {
-  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !UNWANTED.includes(name)));
+  const inherited = Object.entries(process.env).filter(([name]) => !UNWANTED.includes(name));
+  return { ...Object.fromEntries(inherited), ...WANTED };
 }
