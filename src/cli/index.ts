@@ -153,4 +153,8 @@ async function main(): Promise<void> {
   }
 }
 
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(1); // whoever read our output (`| head`) has gone
+  throw error;
+});
 await main();

@@ -3,8 +3,17 @@ import { existsSync, readdirSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { RunConfig } from '../config/index.js';
-import { CausalLM, type ModelConfig, resolveModelConfig } from '../models/index.js';
-import { bestCheckpoint, latestCheckpoint, loadCheckpoint, loadModelDir, type Weights } from './checkpoint/index.js';
+import { readJsonFile } from '../config/readJson.js';
+import {
+  CausalLM,
+  configFromFla,
+  isFlaConfig,
+  type ModelConfig,
+  type NamedArrays,
+  resolveModelConfig,
+  weightsFromFla,
+} from '../models/index.js';
+import { bestCheckpoint, latestCheckpoint, loadCheckpoint, loadModelDir } from './checkpoint/index.js';
 import { ByteTokenizer, loadTokenizer, type Tokenizer } from './tokenizers/index.js';
 
 /** What a run recorded beside its model, as far as scoring and sampling need it. */
@@ -14,8 +23,8 @@ export interface OpenedModel {
   /** The folder the weights came from. */
   path: string;
   config: ModelConfig;
-  weights: Weights;
-  /** Absent only in model folders of other programs. */
+  weights: NamedArrays;
+  /** Absent in published models of other programs. */
   run: ModelRunInfo | undefined;
   /** Updates done, where known. */
   step: number | undefined;
@@ -33,8 +42,9 @@ export function pretrainedNames(): string[] {
 }
 
 /**
- * Loads weights and config; every file is verified.
- * @param reference a name in `pretrained/` or a folder
+ * Loads weights and config; every file of ours is verified.
+ * @param reference a name in `pretrained/`, or a folder: of a run, a checkpoint, an exported model, or a published GLA model
+ *   (`config.json` and `model.safetensors`, whole or in shards)
  * @param prefer which checkpoint of a run: `best` (default, else the last) or `last`
  * @throws Error naming what was looked for and what there is; CheckpointError for damaged files
  */
@@ -52,9 +62,21 @@ export async function openModel(reference: string, prefer: 'best' | 'last' = 'be
       metrics,
     };
   }
-  const { weights, config, info } = await loadModelDir(path);
+  const published = isPublished(path);
+  const { weights, config, info } = await loadModelDir(path, { checksums: published ? 'optional' : 'required' });
+  if (published) {
+    const own = configFromFla(config, source);
+    const named = weightsFromFla(weights, own);
+    return { path, weights: named, config: own, run: undefined, step: undefined, metrics: {} };
+  }
   const { run, step, metrics = {} } = (info ?? {}) as Partial<OpenedModel>;
   return { path, weights, config: resolveModelConfig(config, source), run, step, metrics };
+}
+
+/** A published GLA model, which has no checksums of ours. */
+function isPublished(folder: string): boolean {
+  if (existsSync(join(folder, 'checksums.json')) || !existsSync(join(folder, 'config.json'))) return false;
+  return isFlaConfig(readJsonFile(join(folder, 'config.json'), 'the config of a model'));
 }
 
 /** The folder that holds the files of `reference`. @throws Error naming what was looked for and what there is */
@@ -72,7 +94,7 @@ export async function locateModel(reference: string, prefer: 'best' | 'last' = '
   );
 }
 
-const MODEL_FILES = ['state.json', 'checksums.json', 'model.safetensors'];
+const MODEL_FILES = ['state.json', 'checksums.json', 'model.safetensors', 'model.safetensors.index.json'];
 
 /** The model with its weights on the backend in use; the caller disposes of it. */
 export function createModel({ config, weights }: Pick<OpenedModel, 'config' | 'weights'>): CausalLM {

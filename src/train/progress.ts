@@ -1,5 +1,5 @@
 /** What a person sees during a run: one line per logged step, and on a terminal a bar below it that moves every step. */
-import { Presets, SingleBar } from 'cli-progress';
+import { MultiBar, Presets } from 'cli-progress';
 
 export interface StepReport {
   /** Updates done, of `steps`. */
@@ -93,22 +93,25 @@ export function createProgress(
   stream: NodeJS.WriteStream = process.stdout,
 ): Progress {
   if (!stream.isTTY) return { line: (text) => void stream.write(`${text}\n`), tick: () => {}, stop: () => {} };
-  const format = '{bar} {percentage}%  step {value}/{total}  loss {loss}  ETA {eta_formatted}';
-  const bar = new SingleBar(
-    { format, stream, hideCursor: true, clearOnComplete: true, gracefulExit: false },
+  const bars = new MultiBar(
+    {
+      format: '{bar} {percentage}%  step {value}/{total}  loss {loss}  ETA {eta_formatted}',
+      ...{ stream, hideCursor: true, clearOnComplete: true, gracefulExit: false },
+      linewrap: true, // the lines above the bar are ours, and some are long
+    },
     Presets.shades_classic,
   );
-  bar.start(steps, startStep, { loss: '-' });
+  const bar = bars.create(steps, startStep, { loss: '-' });
   let running = true;
   return {
     line: (text) => {
-      if (running) stream.write('\r\x1b[K');
-      stream.write(`${text}\n`);
-      if (running) bar.render();
+      if (!running) return void stream.write(`${text}\n`);
+      bars.log(`${text}\n`);
+      bars.update();
     },
     tick: ({ step, loss }) => bar.update(step, { loss: loss.toFixed(4) }),
     stop: () => {
-      if (running) bar.stop();
+      if (running) bars.stop();
       running = false;
     },
   };

@@ -212,6 +212,24 @@ test('runs where data is read asynchronously only', () =>
     await expect(optimizer.step(weights, { w: tf.tensor1d([1, Number.NaN]) }, options)).rejects.toThrow('norm of NaN');
   }));
 
+test('ops of TensorFlow.js see the new weights (its wasm backend packs the filter of a convolution once)', async () => {
+  const filter = tf.variable(tf.tensor4d(normal(1, 15), [1, 1, 3, 5]));
+  const gradient = tf.tensor4d(normal(2, 15), [1, 1, 3, 5]);
+  const x = tf.tensor4d(normal(3, 48), [1, 4, 4, 3]);
+  const optimizer = new AdamW();
+  for (let n = 0; n < 3; n++) {
+    const y = tf.conv2d(x, filter, 1, 'same');
+    const fresh = tf.tidy(() =>
+      tf.conv2d(x, tf.tensor4d(Float32Array.from(filter.dataSync()), [1, 1, 3, 5]), 1, 'same'),
+    );
+    expect(Array.from(y.dataSync())).toEqual(Array.from(fresh.dataSync()));
+    await optimizer.step(new Map([['w', filter]]), { w: gradient }, { learningRate: 0.5, weightDecay: 0 });
+    tf.dispose([y, fresh]);
+  }
+  optimizer.dispose();
+  tf.dispose([filter, gradient, x]);
+});
+
 test('the norm of a million gradients is right to 10 digits', async () => {
   const n = 1_000_000;
   const weights = new Map([['w', tf.variable(tf.zeros([n]))]]);

@@ -105,7 +105,7 @@ test('export, then eval of the exported model as of the run; describe without we
   const exported = await run('export', 'done', 'model', '--dtype', 'F32');
   expect(exported).toMatchObject({ code: 0, stderr: '' });
   expect(exported.stdout).toMatch(
-    /^model: 3,392 parameters of step 12 from done.checkpoints.step-00000012 as F32, 13\.6 kB$/m,
+    /^model: 3,840 parameters of step 12 from done.checkpoints.step-00000012 as F32, 15\.4 kB$/m,
   );
   const [ofRun, ofModel, ofFile, described, overridden] = await Promise.all([
     run('eval', 'done', '--json'),
@@ -119,7 +119,7 @@ test('export, then eval of the exported model as of the run; describe without we
   expect(ofFile.stdout).toMatch(
     /^model, step 12\n\d\.\d{4} nats\/token, \d\.\d{3} bits\/byte over 3,012 tokens\ngzip -9 of the same bytes: /,
   );
-  expect(JSON.parse(described.stdout).parameters.total).toBe(3392);
+  expect(JSON.parse(described.stdout).parameters.total).toBe(3840);
   expect(overridden).toMatchObject({ code: 0, stderr: '' });
   expect(overridden.stdout).toMatch(/2,\d{3} parameters; hidden size 8, 1 layers/);
 });

@@ -18,7 +18,7 @@ export function temporaryFolder(): string {
 /** 3 kB of text with something to learn in it. */
 export const text = Array.from({ length: 120 }, (_, i) => `line ${i}: ${'abcdefgh'.slice(i % 7)} and so on\n`).join('');
 
-/** A model of 3,392 parameters on `text.txt` of the same folder; parts given replace these. */
+/** A model of 3,840 parameters on `text.txt` of the same folder; parts given replace these. */
 export function tinyRun(overrides: { train?: object; [key: string]: unknown } = {}): RunConfigInput {
   const { train, ...rest } = overrides;
   return {
@@ -27,7 +27,7 @@ export function tinyRun(overrides: { train?: object; [key: string]: unknown } = 
     model: {
       hiddenSize: 8,
       numLayers: 2,
-      mixers: [{ type: 'gla', numHeads: 2, expandK: 1, useShortConv: true, gateLowRankDim: 2 }],
+      mixers: [{ type: 'gla', numHeads: 2, expandK: 1, useShortConv: true }],
       mlp: { intermediateSize: 8 },
       chunkSize: 8,
     },

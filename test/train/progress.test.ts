@@ -14,13 +14,31 @@ function stream(isTTY: boolean) {
     out.text += text;
     return true;
   };
-  return Object.assign(out, {
-    write,
-    cursorTo: () => true,
-    moveCursor: () => true,
-    clearLine: () => true,
-    on: () => out,
-  });
+  return Object.assign(out, { write });
+}
+
+/** What a terminal shows of a text with control sequences: its lines, without empty ones at the end. */
+function shown(text: string): string[] {
+  const visible = text.replaceAll('\u001b', '␛');
+  const lines = [''];
+  let [row, column] = [0, 0];
+  const put = (characters: string) => {
+    lines[row] = lines[row].slice(0, column).padEnd(column) + characters + lines[row].slice(column + characters.length);
+    column += characters.length;
+  };
+  for (const [token, number, command] of visible.matchAll(/␛\[\??(\d*)([A-Za-z])|[\r\n]|[^␛\r\n]+/g)) {
+    lines[row] ??= '';
+    if (token === '\r') column = 0;
+    else if (token === '\n') [row, column] = [row + 1, 0];
+    else if (command === undefined) put(token);
+    else if (command === 'G') column = Number(number) - 1;
+    else if (command === 'A') row -= Number(number);
+    else if (command === 'K') lines[row] = number === '2' ? '' : lines[row].slice(0, column);
+    else if (command === 'J') lines.splice(row, Number.POSITIVE_INFINITY, lines[row].slice(0, column));
+    else if (!'hl'.includes(command)) throw new Error(`the terminal knows no ${JSON.stringify(token)}`);
+  }
+  while (lines.at(-1) === '') lines.pop();
+  return lines;
 }
 
 test('elsewhere than on a terminal: the lines and nothing else', () => {
@@ -33,20 +51,21 @@ test('elsewhere than on a terminal: the lines and nothing else', () => {
   expect(out.text).toBe('one\ntwo\n');
 });
 
-test('on a terminal: a bar that moves with every step, lines above it, nothing after it is stopped', () => {
+test('on a terminal: lines, and below them a bar that moves; it goes when it is stopped', () => {
   const out = stream(true);
   const progress = createProgress(10, 2, out as unknown as NodeJS.WriteStream);
-  expect(out.text).toContain('step 2/10');
+  const long = 'x'.repeat(150);
+  progress.line('first');
   progress.tick({ step: 5, loss: 1.25 });
-  out.text = '';
-  progress.line('a line');
-  expect(out.text.startsWith('\r\x1b[Ka line\n')).toBe(true);
-  expect(out.text).toMatch(/50% {2}step 5\/10 {2}loss 1\.2500/);
+  progress.line(`${long}\nsecond`);
+  expect(shown(out.text).slice(0, -1)).toEqual(['first', long, 'second']);
+  expect(shown(out.text).at(-1)).toMatch(/^[█░]{40} 50% {2}step 5\/10 {2}loss 1\.2500 {2}ETA /);
+  progress.tick({ step: 10, loss: 1 });
+  progress.line('third');
   progress.stop();
-  out.text = '';
   progress.line('the end');
   progress.stop();
-  expect(out.text).toBe('the end\n');
+  expect(shown(out.text)).toEqual(['first', long, 'second', 'third', 'the end']);
 });
 
 test('figures for people', () => {

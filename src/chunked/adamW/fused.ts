@@ -30,6 +30,7 @@ function update(
   const pointers = [weight, gradient, moments.m, moments.v].map((x) => ctx.ptr(x));
   const scalars = [gradScale, beta1, beta2, vScale, eps, learningRate * mScale, learningRate * decay];
   ctx.kernels.adamWUpdate(...pointers, weight.size, ...scalars);
+  for (const x of [weight, moments.m, moments.v]) ctx.changed(x);
 }
 
 /** Whether another tensor has the same memory: a reshape or clone, or the tensor that a variable was made from. */

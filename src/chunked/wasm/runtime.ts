@@ -106,6 +106,17 @@ export class WasmContext {
     }
   }
 
+  /**
+   * To be called after writing into a tensor that existed before. The backend's own products and convolutions (XNNPACK) pack their
+   * weights once and find them by the tensor's number, so they would go on with the old values.
+   */
+  changed(x: tf.TensorInfo): void {
+    const { id, memoryOffset } = this.backend.dataIdMap.get(x.dataId);
+    const { disposeData, registerTensor } = this.backend.wasm.tfjs; // of the number only: the memory stays
+    disposeData(id);
+    registerTensor(id, tf.util.sizeFromShape(x.shape), memoryOffset);
+  }
+
   /** The memory itself; make views for immediate use only. */
   get memory(): WebAssembly.Memory {
     return wasmMemory(this.backend);
