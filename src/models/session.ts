@@ -1,13 +1,13 @@
 /** A stream that can be stopped, saved and gone on with: what a model remembers, and where its sampling stands. */
 import * as tf from '@tensorflow/tfjs';
-import type { LayerState } from '../layers/index.js';
 import {
   readSafetensors,
   type SafeTensor,
   SafetensorsError,
   type TensorToWrite,
   writeSafetensors,
-} from '../train/checkpoint/safetensors.js';
+} from '../formats/safetensors.js';
+import type { LayerState } from '../layers/index.js';
 import type { CausalLM, ModelState } from './causalLM.js';
 import type { ModelConfig } from './config.js';
 

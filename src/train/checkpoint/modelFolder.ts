@@ -3,9 +3,9 @@
 import { existsSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { readShardIndex, SafetensorsError } from '../../formats/safetensors.js';
 import { CheckpointError } from './errors.js';
 import { type FileSum, replaceFile } from './files.js';
-import { readShardIndex, SafetensorsError } from './safetensors.js';
 import { sealJson } from './sealedJson.js';
 import { readFileOf, readSealed, readVerified } from './verified.js';
 import { decodeWeights, encodeWeights, type Weights } from './weights.js';

@@ -1,5 +1,5 @@
 /** Named float32 arrays, and their way into and out of safetensors. Runs in the browser too. */
-import { readSafetensors, safetensorsParts, tensorToFloat32 } from './safetensors.js';
+import { readSafetensors, safetensorsParts, tensorToFloat32 } from '../../formats/safetensors.js';
 
 /** One float32 tensor outside of TensorFlow.js: row-major data and its shape. */
 export interface Weight {

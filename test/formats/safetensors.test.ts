@@ -1,12 +1,7 @@
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import {
-  bfloat16ToFloat32,
-  float16ToFloat32,
-  float32ToBfloat16,
-  float32ToFloat16,
-} from '../../src/train/checkpoint/float16.js';
+import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from '../../src/formats/float16.js';
 import {
   readSafetensors,
   readShardIndex,
@@ -15,7 +10,7 @@ import {
   type TensorToWrite,
   tensorToFloat32,
   writeSafetensors,
-} from '../../src/train/checkpoint/safetensors.js';
+} from '../../src/formats/safetensors.js';
 
 const shapes = fc.array(fc.nat(4), { maxLength: 3 });
 const kinds = { F32: Float32Array, BF16: Uint16Array, F16: Uint16Array, I32: Int32Array, U8: Uint8Array } as const;
