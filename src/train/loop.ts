@@ -60,7 +60,8 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
   } catch (error) {
     if (!signal?.aborted || error !== signal.reason) throw error;
     if (run.savedStep !== run.step) await save(run);
-    progress.line(`stopped at step ${run.step}; saved. Go on with the same command and --resume`);
+    const state = run.step ? `stopped at step ${run.step}; saved` : 'stopped before the first step';
+    progress.line(`${state}. Go on with the same command and --resume`);
     return { status: 'interrupted', step: run.step, best: run.best, runDir: run.dir };
   } finally {
     progress.stop();

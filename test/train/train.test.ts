@@ -202,5 +202,6 @@ describe('data', () => {
 test('aborted before the first step, a run saves nothing and says so by its status', async () => {
   const config = configOf({ train: { steps: 3 } });
   expect(await run(config, { signal: AbortSignal.abort() })).toMatchObject({ status: 'interrupted', step: 0 });
+  expect(lines.at(-1)).toBe('stopped before the first step. Go on with the same command and --resume');
   expect(await latestCheckpoint(config.output.dir)).toBeUndefined();
 });
