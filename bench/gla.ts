@@ -1,15 +1,25 @@
 /** Gated linear attention: the fused kernel against softmax attention, the plain ops and PyTorch, its growth, its share of the limit. */
 import * as tf from '@tensorflow/tfjs';
 import { gla as op } from '../src/chunked/index.js';
-import { type Context, compare, facts, type Params, type Pass, type Suite, type Task } from './harness.js';
+import {
+  type Context,
+  compare,
+  facts,
+  inProcess,
+  type Params,
+  type Pass,
+  type Suite,
+  type Task,
+  takeTurns,
+} from './harness.js';
 import { peakMeter } from './peak/index.js';
 import { inPython } from './python.js';
 import { growthExponent } from './statistics.js';
 
 const SIZES = { B: 1, H: 4, K: 64, V: 64 };
 const NAME = 'B=1 H=4 K=64 V=64';
-/** The exponent of growth is taken from the lengths in this range. */
-const GROWTH = { from: 1024, to: 8192 };
+/** The exponent of growth is taken from these lengths, in this many times the usual repetitions. */
+const GROWTH = { lengths: [1024, 2048, 4096, 8192], turns: 4 };
 
 export const gla: Suite = {
   name: 'gla',
@@ -30,7 +40,7 @@ export const gla: Suite = {
         const ms = await compare(context, { name: NAME, ours: 'gla', peers, params });
         points.push({ T, ...ms, limit: Math.max(before, peak()) });
       }
-      emitGrowth(context, pass, points);
+      await emitGrowth(context, pass);
       emitShares(context, pass, points);
     }
   },
@@ -106,12 +116,22 @@ function refuseSoftmax({ T, pass }: Params): string | undefined {
   return `its scores need ${(bytes / 2 ** 30).toFixed(1)} GiB at T=${T}, the wasm memory ends at 4 GiB`;
 }
 
-/** ms = c * T^exponent, from the fastest repetitions: what other work on the machine adds is not the kernel's. */
-function emitGrowth(context: Context, pass: Pass, points: Point[]): void {
-  const used = points.filter(({ T }) => T >= GROWTH.from && T <= GROWTH.to);
-  if (used.length < 2) return;
-  const exponent = growthExponent(used.map(({ T, fastest }) => ({ T, ms: fastest })));
-  context.emit({ ...facts('gla', 'growth exponent'), pass, exponent, lengths: used.map(({ T }) => T), of: 'fastest' });
+/**
+ * ms = c * T^exponent. All lengths take turns, so that they meet the same weather, and the fastest repetitions count: what other work on
+ * the machine adds is not the kernel's.
+ */
+async function emitGrowth(context: Context, pass: Pass): Promise<void> {
+  const lengths = (context.lengths ?? GROWTH.lengths).filter((T) => GROWTH.lengths.includes(T));
+  if (lengths.length < 2) return;
+  const contestants = lengths.map((T) => ({ ...inProcess(context.suite, 'gla', { T, pass }), name: String(T) }));
+  try {
+    const results = await takeTurns(contestants, GROWTH.turns * context.reps);
+    const points = [...results].map(([T, { samples }]) => ({ T: Number(T), ms: Math.min(...samples) }));
+    const fastestMs = points.map(({ ms }) => ms);
+    context.emit({ ...facts('gla', 'growth exponent'), pass, exponent: growthExponent(points), lengths, fastestMs });
+  } finally {
+    for (const contestant of contestants) contestant.close();
+  }
 }
 
 /** What share of the machine's limit the recurrence's own multiply-adds reach. */
