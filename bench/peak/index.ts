@@ -1,7 +1,6 @@
 /** GFLOP/s of a product that stays in cache, with the build of kernels in use: the machine's limit that a share is a share of. */
 import { basename, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import asc from 'assemblyscript/asc';
 import { chooseBuild } from '../../src/backend/relaxedSimd.js';
 
 const FLOP = 2 * 128 ** 3;
@@ -24,6 +23,8 @@ export async function peakMeter(): Promise<() => number> {
 }
 
 async function compile(): Promise<Uint8Array<ArrayBuffer>> {
+  // Loaded when needed: every worker imports its suite, and with it this file, but none compiles anything.
+  const { default: asc } = await import('assemblyscript/asc');
   const root = fileURLToPath(new URL('../..', import.meta.url));
   const source = relative(root, fileURLToPath(new URL('./kernel.as.ts', import.meta.url)));
   const flags = ['-O3', '--noAssert', '--runtime', 'stub', '--importMemory', '--noExportMemory', '--enable', 'simd'];
