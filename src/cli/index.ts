@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
 import { ConfigError, runConfigSchema } from '../config/index.js';
 import { splitOverrides } from './overrides.js';
+import type { TrainFlags } from './train.js';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
   version: string;
@@ -30,6 +31,8 @@ function buildProgram(overrides: string[]): Command {
     .argument('<config>', 'run config, e.g. configs/runs/quickstart.json')
     .addOption(new Option('--resume', 'go on from the last checkpoint of the run').default(false).conflicts('fresh'))
     .addOption(new Option('--fresh', 'delete an earlier run in the same folder first').default(false))
+    .option('--profile [file]', 'print where the time of a step goes, write a trace (default: profile.json in the run)')
+    .option('--profile-steps <n>', 'steps to profile, after the first three', integer, 10)
     .addHelpText(
       'after',
       `
@@ -41,7 +44,7 @@ A config that is not here is looked for in the package.
 Ctrl-C saves a checkpoint after the step at hand and says how to go on; a second Ctrl-C stops at once.
 The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the same numbers as an unbroken one.`,
     )
-    .action(async (config: string, options: { resume: boolean; fresh: boolean }) => {
+    .action(async (config: string, options: Omit<TrainFlags, 'overrides'>) => {
       const { runTrain } = await import('./train.js');
       process.exitCode = await runTrain(config, { ...options, overrides });
     });

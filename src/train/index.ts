@@ -35,6 +35,7 @@ export {
   pretrainedNames,
   tokenizerOf,
 } from './openModel.js';
+export type { ProfileOptions } from './profile.js';
 export { createProgress, type Progress } from './progress.js';
 export { type SampleOptions, sampleText, streamText } from './sample.js';
 export { learningRate, type ScheduleOptions } from './schedule.js';

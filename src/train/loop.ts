@@ -3,11 +3,13 @@
  * A resumed run equals an unbroken one: everything that decides a number is in the checkpoint (weights, moments, reader position)
  * or is a pure function of the step (schedule, sampling seeds).
  */
+import { join } from 'node:path';
 import { NonFiniteGradientError } from '../chunked/adamW/index.js';
 import type { RunConfig } from '../config/index.js';
 import { saveCheckpoint } from './checkpoint/index.js';
 import { bitsPerByte, type Evaluation, evaluate, gzipBitsPerByte } from './evaluate.js';
 import { type DataPosition, type PreparedRun, prepareRun } from './prepare.js';
+import { type ProfileOptions, StepProfiler } from './profile.js';
 import { createProgress, formatBytes, formatDuration, formatStep, Pace, type Progress } from './progress.js';
 import { sampleText } from './sample.js';
 import { learningRate } from './schedule.js';
@@ -21,6 +23,8 @@ export interface TrainOptions {
   fresh?: boolean;
   /** Abort to stop after the step at hand: a checkpoint is saved and the result says `interrupted`. */
   signal?: AbortSignal;
+  /** Measure some steps after the first few, print where their time goes, and write a trace. Default: none. */
+  profile?: ProfileOptions;
   /** Where lines go; default: stdout, with a bar on a terminal. */
   progress?: Progress;
 }
@@ -51,10 +55,11 @@ export class TrainingDivergedError extends Error {
 export async function train(config: RunConfig, options: TrainOptions = {}): Promise<TrainResult> {
   const run = await prepareRun(config, options);
   const progress = options.progress ?? createProgress(config.train.steps, run.step);
-  const { signal } = options;
+  const { signal, profile } = options;
+  const profiler = profile && new StepProfiler(profile.file ?? join(run.dir, 'profile.json'), profile);
   try {
     for (const line of run.intro) progress.line(line);
-    await trainSteps(run, progress, signal);
+    await trainSteps(run, progress, signal, profiler);
     const final = await finish(run, progress, signal);
     return { status: 'done', step: run.step, final, best: run.best, runDir: run.dir };
   } catch (error) {
@@ -64,12 +69,18 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
     progress.line(`${state}. Go on with the same command and --resume`);
     return { status: 'interrupted', step: run.step, best: run.best, runDir: run.dir };
   } finally {
+    profiler?.stop();
     progress.stop();
     run.dispose();
   }
 }
 
-async function trainSteps(run: PreparedRun, progress: Progress, signal?: AbortSignal): Promise<void> {
+async function trainSteps(
+  run: PreparedRun,
+  progress: Progress,
+  signal?: AbortSignal,
+  profiler?: StepProfiler,
+): Promise<void> {
   const { config, reader } = run;
   const { steps, logEvery, evalEvery, saveEvery, sampleEvery, accumulate } = config.train;
   const pace = new Pace(run.step, steps, run.tokensPerStep);
@@ -78,19 +89,21 @@ async function trainSteps(run: PreparedRun, progress: Progress, signal?: AbortSi
   while (run.step < steps) {
     signal?.throwIfAborted();
     const lr = learningRate(run.step, config.train);
+    profiler?.begin(run.step + 1);
     const batches = Array.from({ length: accumulate }, () => reader.next());
-    const result = await trainStep(run.model, run.optimizer, batches, { ...config.train, learningRate: lr }).catch(
-      (error: unknown) => {
-        if (error instanceof NonFiniteLossError) throw diverged(run, `the ${error.message}`, run.step + 1, lr);
-        throw error instanceof NonFiniteGradientError
-          ? diverged(run, 'a gradient is not finite', run.step + 1, lr)
-          : error;
-      },
-    );
+    const update = { ...config.train, learningRate: lr, onPhase: profiler?.phase };
+    const result = await trainStep(run.model, run.optimizer, batches, update).catch((error: unknown) => {
+      if (error instanceof NonFiniteLossError) throw diverged(run, `the ${error.message}`, run.step + 1, lr);
+      throw error instanceof NonFiniteGradientError
+        ? diverged(run, 'a gradient is not finite', run.step + 1, lr)
+        : error;
+    });
+    const report = profiler?.end();
     run.step += 1;
     const { step } = run;
     const due = (every: number) => every > 0 && (step % every === 0 || step === steps);
     progress.tick({ step, loss: result.loss });
+    if (report) progress.line(report);
 
     if (due(logEvery) || step === 1) logStep(run, progress, pace, lr, result, true);
     else if (step === resumedAt + 1) logStep(run, progress, pace, lr, result, false);

@@ -4,12 +4,17 @@ import { type AdamW, accumulate } from '../chunked/adamW/index.js';
 import type { CausalLM } from '../models/index.js';
 import type { Batch } from './data/index.js';
 
+/** The parts of an update that a profile tells apart. */
+export type Phase = 'forward' | 'backward' | 'update';
+
 export interface UpdateOptions {
   learningRate: number;
   /** Decoupled; norms and biases are spared. */
   weightDecay: number;
   /** Largest global gradient norm; 0 turns clipping off. */
   clipNorm: number;
+  /** Called when a phase begins. */
+  onPhase?: (phase: Phase) => void;
 }
 
 export interface StepResult {
@@ -35,7 +40,7 @@ export async function trainStep(
   model: CausalLM,
   optimizer: AdamW,
   batches: readonly Batch[],
-  { learningRate, weightDecay, clipNorm }: UpdateOptions,
+  { learningRate, weightDecay, clipNorm, onPhase }: UpdateOptions,
 ): Promise<StepResult> {
   const numTargets = batches.reduce((sum, batch) => sum + batch.numTargets, 0);
   let total: Record<string, tf.Tensor> = {};
@@ -43,7 +48,8 @@ export async function trainStep(
     let loss = 0;
     for (const batch of batches) {
       const share = numTargets ? batch.numTargets / numTargets : 1 / batches.length;
-      const { nats, grads } = await lossAndGrads(model, batch);
+      const { nats, grads } = await lossAndGrads(model, batch, onPhase);
+      onPhase?.('update');
       loss += nats * share;
       if (batches.length === 1) total = grads;
       else {
@@ -64,9 +70,16 @@ export async function trainStep(
 async function lossAndGrads(
   model: CausalLM,
   batch: Batch,
+  onPhase?: (phase: Phase) => void,
 ): Promise<{ nats: number; grads: Record<string, tf.Tensor> }> {
+  onPhase?.('forward');
+  const forward = () => {
+    const loss = batchLoss(model, batch);
+    onPhase?.('backward');
+    return loss;
+  };
   const { value, grads } = tf.tidy(() => {
-    const { value, grads } = tf.variableGrads(() => batchLoss(model, batch), [...model.weights.values()]);
+    const { value, grads } = tf.variableGrads(forward, [...model.weights.values()]);
     const named = [...model.weights].map(([name, variable]) => [name, grads[variable.name]] as const);
     return { value, grads: Object.fromEntries(named.filter(([, gradient]) => gradient)) };
   });

@@ -46,6 +46,11 @@ export function installedBuild(): SimdBuild | undefined {
   return installed.get(tf.backend())?.build;
 }
 
+/** Our functions on the active backend as every caller finds them, for a profiler to wrap; undefined where they are not installed. */
+export function installedKernels(): KernelExports | undefined {
+  return installed.get(tf.backend())?.kernels;
+}
+
 /** Size of the active wasm backend's memory in bytes; undefined on other backends. */
 export function wasmBytes(): number | undefined {
   return tf.engine().backendName === 'wasm' ? wasmMemory(tf.backend() as BackendWasm).buffer.byteLength : undefined;
