@@ -1,5 +1,5 @@
 /** JSON Schemas of the config files, for editors: `configs/schema/*.json`, written by `npm run build:schemas`. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { modelConfigSchema } from '../models/config.js';
 import { runConfigSchema } from './runSchema.js';
 

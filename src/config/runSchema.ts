@@ -1,5 +1,5 @@
 /** What a run config file may say: one schema, from which the types and the JSON Schema for editors follow. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { BACKENDS } from '../backend/names.js';
 import { modelConfigSchema } from '../models/config.js';
 import { type NpmPackage, npmSources } from '../train/data/npmSources.js';

@@ -1,5 +1,5 @@
 /** Looks inside zod schemas: which keys stand where, of what kind a setting is, what remains of a config that is partly wrong. */
-import { z } from 'zod';
+import * as z from 'zod';
 
 export type Path = readonly PropertyKey[];
 

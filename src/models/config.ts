@@ -1,5 +1,5 @@
 /** The config of every language model here: one schema, its defaults and the rules across settings. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { ConfigError, formatPath, type Problem, quote, schemaProblems } from '../config/problems.js';
 import { type Lenient, lenientParse, type Path } from '../config/schemaWalk.js';
 

@@ -1,5 +1,5 @@
 /**
- * Training: run configs, the loop, evaluation, checkpoints, data, tokenizers. Node only, but for the tokenizers and the safetensors format.
+ * Training: run configs, the loop, evaluation, checkpoints, data, tokenizers. This is the whole, for Node; a bundled page gets `browser.ts`.
  *
  * ```ts
  * import { loadRunConfig, openModel, createModel, sampleText, tokenizerOf, train } from 'seqmix/train';
@@ -12,16 +12,8 @@
  * For a loop of one's own: `loadTrainingData` or `SequenceReader` for batches, `trainStep` with `AdamW`, `learningRate`, `evaluate`,
  * `saveCheckpoint`.
  */
-export {
-  AdamW,
-  type AdamWGroup,
-  type AdamWOptions,
-  type AdamWState,
-  type AdamWStep,
-  accumulate,
-  NonFiniteGradientError,
-} from '../chunked/adamW/index.js';
 export * from '../config/index.js';
+export * from './browser.js';
 export * from './checkpoint/index.js';
 export * from './data/index.js';
 export { bitsPerByte, type Evaluation, evaluate, gzipBitsPerByte } from './evaluate.js';
@@ -37,8 +29,4 @@ export {
 } from './openModel.js';
 export type { ProfileOptions } from './profile.js';
 export { createProgress, type Progress } from './progress.js';
-export { type SampleOptions, sampleText, streamText } from './sample.js';
-export { learningRate, type ScheduleOptions } from './schedule.js';
-export { batchLoss, NonFiniteLossError, type StepResult, trainStep, type UpdateOptions } from './step.js';
 export * from './tokenizers/index.js';
-export { modelWeights, momentsFrom, optimizerMoments } from './weights.js';
