@@ -28,7 +28,7 @@ export interface DoctorReport {
     /** Why this engine cannot have it, `null` where it can. */
     refusal: string | null;
   };
-  /** Threads of the stock wasm kernels (always 1 in Node), `null` before that backend ran. Our kernels use one. */
+  /** Threads of the stock wasm kernels, `null` before that backend ran: 1 wherever `useBackend` started it. Our kernels use one. */
   threads: number | null;
   /** In bytes. `tensors`: what TensorFlow.js holds; `wasm`: size of the wasm memory, which never shrinks; `limit`: what it may grow to. */
   memory: { tensors: number; wasm: number | null; wasmLimit: number; process: number | null; heapLimit: number | null };

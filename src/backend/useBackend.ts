@@ -40,6 +40,7 @@ async function activate(name: BackendName, { relaxedSimd }: BackendOptions): Pro
   try {
     if (name === 'webgpu') await loadWebgpu();
     if (name === 'tensorflow') await loadTensorflow();
+    if (name === 'wasm') useUnsharedMemory();
     await setBackend(name);
     if (name === 'cpu') silenceBanner();
     if (name === 'wasm') await installKernels(build);
@@ -48,6 +49,11 @@ async function activate(name: BackendName, { relaxedSimd }: BackendOptions): Pro
     throw error;
   }
   installFixes(name);
+}
+
+/** In a page that may use threads the backend would take memory that they share, and a kernel can import only one kind: ours is the other. */
+function useUnsharedMemory(): void {
+  if (!tf.findBackend('wasm')) tf.env().set('WASM_HAS_MULTITHREAD_SUPPORT', false);
 }
 
 /** `tf.setBackend` logs and carries on with another backend when one does not start; this throws. */

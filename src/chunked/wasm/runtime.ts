@@ -23,7 +23,12 @@ const installed = new WeakMap<object, Installed>();
 export async function installKernels(build: SimdBuild): Promise<void> {
   const backend = tf.backend() as BackendWasm;
   if (installed.get(backend)?.build === build) return;
-  const env = { memory: wasmMemory(backend), abort: () => void 0 };
+  const memory = wasmMemory(backend);
+  if (isShared(memory))
+    throw new Error(
+      "useBackend: the wasm backend already runs with threads, on shared memory that our kernels cannot use; call await useBackend('wasm') before anything else starts it",
+    );
+  const env = { memory, abort: () => void 0 };
   const kernels: KernelExports = {};
   for (const [op, binary] of Object.entries(kernelBinaries)) {
     const { instance } = await WebAssembly.instantiate(decodeBase64(binary[build]), { env });
@@ -140,6 +145,9 @@ function wasmMemory(backend: BackendWasm): WebAssembly.Memory {
     throw new Error('seqmix: this build of @tensorflow/tfjs-backend-wasm hides its memory; install version 4.22.0');
   return memory;
 }
+
+const isShared = ({ buffer }: WebAssembly.Memory): boolean =>
+  Object.prototype.toString.call(buffer) === '[object SharedArrayBuffer]'; // the name itself is missing where threads are not allowed
 
 function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
   const raw = atob(text);
