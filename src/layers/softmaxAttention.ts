@@ -112,7 +112,7 @@ export class SoftmaxAttention extends SeqLayer<SoftmaxAttentionOptions> {
     return { k: cache, v: cache, ...(window !== null && { position: { shape: [1], dtype: 'int32' } }) };
   }
 
-  /** Without a window the cache itself tells; with one it must be read back (4 bytes). */
+  /** Without a window the cache itself tells. `position` is read at the call: no kernel takes it, so on webgpu it never left the host. */
   protected override positionOf({ k, position }: LayerState): number {
     return position ? position.dataSync()[0] : (k.shape[1] ?? 0);
   }
