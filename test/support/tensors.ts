@@ -1,6 +1,8 @@
-/** Tensors for tests: seeded randoms, gradients of an op under given upstreams, and comparison with a readable report. */
+/** Tensors for tests: seeded randoms, gradients of an op, and comparison with a readable report. */
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'vitest';
+
+export { outputsAndGrads } from './grads.js';
 
 /** mulberry32: a small seeded generator of floats in [0, 1). */
 export function random(seed: number): () => number {
@@ -26,26 +28,6 @@ export function normal(seed: number, n: number, scale = 1): Float32Array {
 /** Standard normal tensors of the given shapes, each from its own seed. */
 export function randomTensors(seed: number, ...shapes: number[][]): tf.Tensor[] {
   return shapes.map((shape, i) => tf.tensor(normal(seed * 1000 + i, tf.util.sizeFromShape(shape)), shape, 'float32'));
-}
-
-/**
- * Outputs of `f` and the gradient of `sum(upstream_i * output_i)` for every named input.
- * Upstreams that are undefined leave that output out of the sum.
- */
-export function outputsAndGrads<I extends Record<string, tf.Tensor>>(
-  f: (inputs: I) => tf.Tensor[],
-  inputs: I,
-  upstreams: (tf.Tensor | undefined)[],
-): { outputs: tf.Tensor[]; grads: { [name in keyof I]: tf.Tensor } } {
-  const names = Object.keys(inputs) as (keyof I & string)[];
-  const outputs = tf.tidy(() => f(inputs));
-  const objective = (...xs: tf.Tensor[]) => {
-    const outs = f(Object.fromEntries(names.map((n, i) => [n, xs[i]])) as I);
-    const terms = outs.flatMap((o, i) => (upstreams[i] ? [tf.sum(tf.mul(o, upstreams[i]))] : []));
-    return tf.addN(terms) as tf.Scalar;
-  };
-  const list = tf.tidy(() => tf.grads(objective)(names.map((n) => inputs[n])));
-  return { outputs, grads: Object.fromEntries(names.map((n, i) => [n, list[i]])) as { [name in keyof I]: tf.Tensor } };
 }
 
 /**
