@@ -10,11 +10,6 @@ export interface FusedGlaOptions {
   scale: number;
   /** Offsets of packed documents (batch 1), see `gla`. */
   cuSeqlens?: Int32Array;
-  /**
-   * Bytes of states that the backward pass may hold at once; default 32 MiB. Where those of a sequence do not fit, it holds about the
-   * square root of their number and computes the others once more.
-   */
-  stateBytes?: number;
 }
 
 /**
@@ -23,11 +18,11 @@ export interface FusedGlaOptions {
  */
 export function fusedGla(
   { q, k, v, g, initialState }: { q: tf.Tensor; k: tf.Tensor; v: tf.Tensor; g: tf.Tensor; initialState?: tf.Tensor },
-  { scale, cuSeqlens, stateBytes = 32 << 20 }: FusedGlaOptions,
+  { scale, cuSeqlens }: FusedGlaOptions,
 ): { o: tf.Tensor; finalState: tf.Tensor } {
   const [B, T] = q.shape;
   const offsets = cuSeqlens ? Array.from(cuSeqlens) : Array.from({ length: B + 1 }, (_, b) => b * T);
-  const [o, finalState] = fused({ q, k, v, g, initialState }, { scale, offsets, stateBytes });
+  const [o, finalState] = fused({ q, k, v, g, initialState }, { scale, offsets });
   return { o, finalState };
 }
 
@@ -35,45 +30,42 @@ interface Attrs {
   scale: number;
   /** First token of every sequence, counted through the batch, and the end of the last. */
   offsets: number[];
-  stateBytes: number;
 }
 
+/** The third output, the states at the starts of segments, is for the backward pass alone. */
 const fused = fusedOp<Input, Attrs>({
   name: 'Gla',
   inputs: ['q', 'k', 'v', 'g', 'initialState'],
+  saveOutputs: true,
   forward(ctx, { q, k, v, g, initialState }, { scale, offsets }) {
     const { N, H, K, V, perHead } = sizes(q, v, g, offsets);
     const o = ctx.out(v.shape);
     const finalState = ctx.out([N, H, K, V]);
-    withOffsets(ctx, offsets, ctx.kernels.glaFwdScratch(K, V), (table, scratch) =>
+    const starts = ctx.out([lengths(offsets).reduce((sum, T) => sum + ctx.kernels.glaStarts(T, H, K, V), 0)]);
+    withOffsets(ctx, offsets, ctx.kernels.glaFwdScratch(H, K, V), (table, scratch) =>
       ctx.kernels.glaFwd(
-        ...[q, k, v, g, initialState, o, finalState].map((x) => ctx.ptr(x)),
+        ...[q, k, v, g, initialState, o, finalState, starts].map((x) => ctx.ptr(x)),
         ...[table, N, H, K, V, perHead, scale, scratch],
       ),
     );
-    return [o, finalState];
+    return [o, finalState, starts];
   },
-  backward(ctx, [dO, dFinalState], { q, k, v, g, initialState }, _, { scale, offsets, stateBytes }) {
+  backward(ctx, [dO, dFinalState], { q, k, v, g, initialState }, [, , starts], { scale, offsets }) {
     const { N, H, K, V, perHead } = sizes(q, v, g, offsets);
     const [dq, dk, dv, dg] = [q, k, v, g].map((x) => ctx.out(x.shape));
     const dInitialState = ctx.ptr(initialState) ? ctx.out(initialState.shape) : undefined;
-    const longest = Math.max(...offsets.slice(1).map((end, n) => end - offsets[n]));
-    const segment = segmentLength(longest, K * V * 4, stateBytes);
-    withOffsets(ctx, offsets, ctx.kernels.glaBwdScratch(longest, K, V, segment), (table, scratch) =>
+    withOffsets(ctx, offsets, ctx.kernels.glaBwdScratch(Math.max(...lengths(offsets)), H, K, V), (table, scratch) =>
       ctx.kernels.glaBwd(
-        ...[q, k, v, g, initialState, dO, dFinalState, dq, dk, dv, dg].map((x) => ctx.ptr(x)),
-        ...[dInitialState ? ctx.ptr(dInitialState) : 0, table, N, H, K, V, perHead, scale, segment, scratch],
+        ...[q, k, v, g, initialState, starts, dO, dFinalState, dq, dk, dv, dg].map((x) => ctx.ptr(x)),
+        ...[dInitialState ? ctx.ptr(dInitialState) : 0, table, N, H, K, V, perHead, scale, scratch],
       ),
     );
     return { q: dq, k: dk, v: dv, g: dg, ...(dInitialState && { initialState: dInitialState }) };
   },
 });
 
-/** Chunks whose states the backward pass holds at once. */
-function segmentLength(T: number, bytesPerState: number, stateBytes: number): number {
-  const chunks = Math.ceil(T / 16);
-  return chunks * bytesPerState <= stateBytes ? chunks : Math.ceil(Math.sqrt(chunks));
-}
+/** Tokens of each sequence. */
+const lengths = (offsets: number[]) => offsets.slice(1).map((end, n) => end - offsets[n]);
 
 function sizes(q: tf.TensorInfo, v: tf.TensorInfo, g: tf.TensorInfo, offsets: number[]) {
   const [, , H, K] = q.shape;

@@ -17,6 +17,13 @@ import { loadN, storeN } from '../wasm/lib/tail.as';
 // @ts-ignore: decorator
 @inline
 const C: i32 = 16;
+/**
+ * Tokens in a segment: the kernels work on a segment for one head after the other, so that memory is read almost in order, and the
+ * backward pass holds the states of one segment (16 K V floats: 256 KiB at K = V = 64), which stay in the second-level cache.
+ */
+// @ts-ignore: decorator
+@inline
+const SEGMENT: i32 = 256;
 /** Bytes of a [16, 16] block and of its rows. */
 // @ts-ignore: decorator
 @inline
@@ -283,26 +290,58 @@ function scaleRows(src: usize, factors: usize, dst: usize, row: usize): void {
 // ---- Forward ------------------------------------------------------------------------------------------------------------------
 
 /** Bytes of scratch of glaFwd, without the offsets. */
-export function glaFwdScratch(K: i32, V: i32): usize {
-  return restAt(0, pad8(K)) + (<usize>pad8(K) * <usize>pad8(V) << 2);
+export function glaFwdScratch(H: i32, K: i32, V: i32): usize {
+  return restAt(0, pad8(K)) + <usize>H * stateBytes(K, V);
+}
+
+/** Bytes of a state in panels. */
+// @ts-ignore: decorator
+@inline
+function stateBytes(K: i32, V: i32): usize {
+  return <usize>pad8(K) * <usize>pad8(V) << 2;
+}
+
+/** Floats of the states at the starts of all segments but the first of a sequence of T tokens; glaFwd writes them for glaBwd. */
+export function glaStarts(T: i32, H: i32, K: i32, V: i32): i32 {
+  return innerSegments(T) * H * <i32>(stateBytes(K, V) >> 2);
+}
+
+// @ts-ignore: decorator
+@inline
+function innerSegments(T: i32): i32 {
+  return (T - 1) / SEGMENT;
 }
 
 /**
  * q, k [*, H, K], v, o [*, H, V], g [*, H, K] or (perHead) [*, H], where * counts tokens; sequence n is tokens offsets[n] to
- * offsets[n + 1]. initial (0: zeros) and final are [N, H, K, V].
+ * offsets[n + 1]. initial (0: zeros) and final are [N, H, K, V]; starts holds what glaStarts counts, sequence after sequence.
  */
 export function glaFwd(
-  q: usize, k: usize, v: usize, g: usize, initial: usize, o: usize, final: usize,
+  q: usize, k: usize, v: usize, g: usize, initial: usize, o: usize, final: usize, starts: usize,
   offsets: usize, N: i32, H: i32, K: i32, V: i32, perHead: bool, scale: f32, s: usize,
 ): void {
-  const gateWidth: usize = perHead ? 4 : <usize>K << 2, state = <usize>K * <usize>V << 2;
+  const keys = <usize>(H * K) << 2, values = <usize>(H * V) << 2, gates = perHead ? <usize>H << 2 : keys;
+  const states = <usize>H * <usize>(K * V) << 2;
   for (let n = 0; n < N; n++, offsets += 4) {
-    const first = load<i32>(offsets), T = load<i32>(offsets, 4) - first;
-    for (let h = 0; h < H; h++, initial += initial ? state : 0, final += state) {
-      const at = <usize>first * <usize>H + <usize>h, keys = at * (<usize>K << 2), values = at * (<usize>V << 2);
-      if (T == 1) step(q + keys, k + keys, v + values, g + at * gateWidth, initial, o + values, final, K, V, perHead, scale);
-      else sequenceFwd(q + keys, k + keys, v + values, g + at * gateWidth, initial, o + values, final, T, H, K, V, perHead, scale, s);
-    }
+    const first = <usize>load<i32>(offsets), T = load<i32>(offsets, 4) - load<i32>(offsets);
+    const key = first * keys, value = first * values, gate = first * gates;
+    if (T == 1) tokenFwd(q + key, k + key, v + value, g + gate, initial, o + value, final, H, K, V, perHead, scale);
+    else sequenceFwd(q + key, k + key, v + value, g + gate, initial, o + value, final, starts, T, H, K, V, perHead, scale, s);
+    starts += <usize>(innerSegments(T) * H) * stateBytes(K, V);
+    final += states;
+    if (initial) initial += states;
+  }
+}
+
+/** A sequence of one token, head by head. */
+function tokenFwd(
+  q: usize, k: usize, v: usize, g: usize, initial: usize, o: usize, final: usize, H: i32, K: i32, V: i32, perHead: bool, scale: f32,
+): void {
+  const keys = <usize>K << 2, values = <usize>V << 2, state = <usize>K * values;
+  for (let h = 0; h < H; h++, q += keys, k += keys, v += values, o += values, final += state) {
+    step(q, k, v, g, initial, o, final, K, V, perHead, scale);
+    g += perHead ? 4 : keys;
+    if (initial) initial += state;
   }
 }
 
@@ -332,12 +371,33 @@ function stepCell(initial: usize, v: usize, o: usize, final: usize, a: v128, key
 }
 
 function sequenceFwd(
-  q: usize, k: usize, v: usize, g: usize, initial: usize, o: usize, final: usize,
+  q: usize, k: usize, v: usize, g: usize, initial: usize, o: usize, final: usize, starts: usize,
   T: i32, H: i32, K: i32, V: i32, perHead: bool, scale: f32, s: usize,
 ): void {
   const keys = <usize>(H * K) << 2, values = <usize>(H * V) << 2, gates = perHead ? <usize>H << 2 : keys;
-  const state = restAt(s, pad8(K));
-  packMatrix(initial, K, V, state);
+  const dense = <usize>(K * V) << 2, size = stateBytes(K, V), states = restAt(s, pad8(K));
+  for (let h: usize = 0; h < <usize>H; h++) packMatrix(initial ? initial + h * dense : 0, K, V, states + h * size);
+  for (let t = 0; t < T; t += SEGMENT) {
+    if (t) {
+      memory.copy(starts, states, <usize>H * size);
+      starts += <usize>H * size;
+    }
+    const at = <usize>t, n = min(SEGMENT, T - t);
+    for (let h: usize = 0; h < <usize>H; h++)
+      segmentFwd(
+        q + at * keys + h * (<usize>K << 2), k + at * keys + h * (<usize>K << 2), v + at * values + h * (<usize>V << 2),
+        g + at * gates + h * (perHead ? 4 : <usize>K << 2), o + at * values + h * (<usize>V << 2), states + h * size,
+        n, keys, values, gates, K, V, perHead, scale, s,
+      );
+  }
+  for (let h: usize = 0; h < <usize>H; h++) unpackMatrix(states + h * size, K, V, final + h * dense);
+}
+
+/** T tokens of one head, chunk by chunk; tokens of q and k are `keys` bytes apart, of v and o `values`, of g `gates`. */
+function segmentFwd(
+  q: usize, k: usize, v: usize, g: usize, o: usize, state: usize, T: i32, keys: usize, values: usize, gates: usize,
+  K: i32, V: i32, perHead: bool, scale: f32, s: usize,
+): void {
   for (let t = 0; t < T; t += C) {
     const n = min(C, T - t);
     fetch(q, keys, n, K, s);
@@ -352,7 +412,6 @@ function sequenceFwd(
     v += values << 4;
     o += values << 4;
   }
-  unpackMatrix(state, K, V, final);
 }
 
 /** o = qg S + A v and S = chunkDecay * S + kc^T v, 8 columns of v at a time. */
@@ -381,83 +440,103 @@ function valueRowsAt(s: usize, Kp: i32): usize { return restAt(s, Kp); }
 // @ts-ignore: decorator
 @inline
 function upstreamRowsAt(s: usize, Kp: i32, Vp: i32): usize { return valueRowsAt(s, Kp) + (<usize>Vp << 6); }
-/** dS, then dS^T, then the states of a segment, then those at the segments' starts. */
+/** dS of every head, then dS^T of every head, then the states of a segment. */
 // @ts-ignore: decorator
 @inline
 function statesAt(s: usize, Kp: i32, Vp: i32): usize { return upstreamRowsAt(s, Kp, Vp) + (<usize>Vp << 6); }
 
-/** Bytes of scratch of glaBwd, without the offsets. T is the longest sequence; `segment` as in glaBwd. */
-export function glaBwdScratch(T: i32, K: i32, V: i32, segment: i32): usize {
-  const Kp = pad8(K), Vp = pad8(V), chunks = (T + C - 1) / C;
-  const states = 2 + min(segment, chunks) + 1 + (chunks - 1) / segment;
-  return statesAt(0, Kp, Vp) + <usize>states * (<usize>Kp * <usize>Vp << 2);
+/** Bytes of scratch of glaBwd, without the offsets. T is the longest sequence. */
+export function glaBwdScratch(T: i32, H: i32, K: i32, V: i32): usize {
+  const held = (min(T, SEGMENT) + C - 1) / C + 1;
+  return statesAt(0, pad8(K), pad8(V)) + <usize>(2 * H + held) * stateBytes(K, V);
 }
 
 /**
- * Gradients of sum(o * dO) + sum(final * dFinal); tensors as in glaFwd. The states before each chunk are computed again: those of
- * `segment` chunks are held at a time, the others restarted from one kept state per segment. dInitial may be 0.
+ * Gradients of sum(o * dO) + sum(final * dFinal); tensors and starts as in glaFwd. The states before the chunks of a segment are
+ * computed again from the one at its start. dInitial may be 0.
  */
 export function glaBwd(
-  q: usize, k: usize, v: usize, g: usize, initial: usize, dO: usize, dFinal: usize,
+  q: usize, k: usize, v: usize, g: usize, initial: usize, starts: usize, dO: usize, dFinal: usize,
   dq: usize, dk: usize, dv: usize, dg: usize, dInitial: usize,
-  offsets: usize, N: i32, H: i32, K: i32, V: i32, perHead: bool, scale: f32, segment: i32, s: usize,
+  offsets: usize, N: i32, H: i32, K: i32, V: i32, perHead: bool, scale: f32, s: usize,
 ): void {
-  const gateWidth: usize = perHead ? 4 : <usize>K << 2, state = <usize>K * <usize>V << 2;
+  const keys = <usize>(H * K) << 2, values = <usize>(H * V) << 2, gates = perHead ? <usize>H << 2 : keys;
+  const states = <usize>H * <usize>(K * V) << 2;
   for (let n = 0; n < N; n++, offsets += 4) {
-    const first = load<i32>(offsets), T = load<i32>(offsets, 4) - first;
-    for (let h = 0; h < H; h++, dFinal += state) {
-      const at = <usize>first * <usize>H + <usize>h, keys = at * (<usize>K << 2), values = at * (<usize>V << 2), gates = at * gateWidth;
-      sequenceBwd(
-        q + keys, k + keys, v + values, g + gates, initial, dO + values, dFinal,
-        dq + keys, dk + keys, dv + values, dg + gates, dInitial, T, H, K, V, perHead, scale, segment, s,
-      );
-      if (initial) initial += state;
-      if (dInitial) dInitial += state;
-    }
+    const first = <usize>load<i32>(offsets), T = load<i32>(offsets, 4) - load<i32>(offsets);
+    const key = first * keys, value = first * values, gate = first * gates;
+    sequenceBwd(
+      q + key, k + key, v + value, g + gate, initial, starts, dO + value, dFinal,
+      dq + key, dk + key, dv + value, dg + gate, dInitial, T, H, K, V, perHead, scale, s,
+    );
+    starts += <usize>(innerSegments(T) * H) * stateBytes(K, V);
+    dFinal += states;
+    if (initial) initial += states;
+    if (dInitial) dInitial += states;
   }
 }
 
 function sequenceBwd(
-  q: usize, k: usize, v: usize, g: usize, initial: usize, dO: usize, dFinal: usize,
+  q: usize, k: usize, v: usize, g: usize, initial: usize, starts: usize, dO: usize, dFinal: usize,
   dq: usize, dk: usize, dv: usize, dg: usize, dInitial: usize,
-  T: i32, H: i32, K: i32, V: i32, perHead: bool, scale: f32, segment: i32, s: usize,
+  T: i32, H: i32, K: i32, V: i32, perHead: bool, scale: f32, s: usize,
 ): void {
-  const Kp = pad8(K), Vp = pad8(V), size = <usize>Kp * <usize>Vp << 2;
   const keys = <usize>(H * K) << 2, values = <usize>(H * V) << 2, gates = perHead ? <usize>H << 2 : keys;
-  const dS = statesAt(s, Kp, Vp), dSt = dS + size, held = dSt + size;
-  const chunks = (T + C - 1) / C, length = min(segment, chunks), starts = held + <usize>(length + 1) * size;
-  packMatrix(initial, K, V, dS); // dS serves as a buffer here
-  transposePanels(dS, K, V, held);
-  const last = (chunks - 1) / length * length;
-  for (let c = 0; c < last; c++) {
-    if (c % length == 0) memory.copy(starts + <usize>(c / length) * size, held, size);
-    const t = <usize>c * C;
-    advance(k + t * keys, v + t * values, g + t * gates, keys, values, gates, C, K, V, perHead, held, held, s);
+  const dense = <usize>(K * V) << 2, size = stateBytes(K, V), heads = <usize>H;
+  const dS = statesAt(s, pad8(K), pad8(V)), dSt = dS + heads * size, held = dSt + heads * size;
+  for (let h: usize = 0; h < heads; h++) {
+    packMatrix(dFinal + h * dense, K, V, dS + h * size);
+    transposePanels(dS + h * size, K, V, dSt + h * size);
   }
-  packMatrix(dFinal, K, V, dS);
-  transposePanels(dS, K, V, dSt);
-  for (let first = last; first >= 0; first -= length) {
-    if (first < last) memory.copy(held, starts + <usize>(first / length) * size, size);
-    const end = min(first + length, chunks);
-    for (let c = first; c < end; c++) {
-      const t = <usize>c * C, from = held + <usize>(c - first) * size;
-      advance(k + t * keys, v + t * values, g + t * gates, keys, values, gates, min(C, T - c * C), K, V, perHead, from, from + size, s);
+  for (let segment = innerSegments(T); segment >= 0; segment--) {
+    const t = <usize>(segment * SEGMENT), n = min(SEGMENT, T - segment * SEGMENT);
+    for (let h: usize = 0; h < heads; h++) {
+      const key = t * keys + h * (<usize>K << 2), value = t * values + h * (<usize>V << 2);
+      const gate = t * gates + h * (perHead ? 4 : <usize>K << 2);
+      startState(initial ? initial + h * dense : 0, starts, segment, h, heads, K, V, held);
+      segmentBwd(
+        q + key, k + key, v + value, g + gate, dO + value, dq + key, dk + key, dv + value, dg + gate,
+        n, keys, values, gates, K, V, perHead, scale, dS + h * size, dSt + h * size, held, s,
+      );
     }
-    for (let c = end - 1; c >= first; c--) {
-      const t = <usize>c * C, n = min(C, T - c * C), before = held + <usize>(c - first) * size;
-      fetch(q + t * keys, keys, n, K, s);
-      fetch(dO + t * values, values, n, V, s);
-      fetchWrites(k + t * keys, v + t * values, g + t * gates, keys, values, gates, n, K, V, perHead, s);
+  }
+  if (dInitial) for (let h: usize = 0; h < heads; h++) unpackMatrix(dS + h * size, K, V, dInitial + h * dense);
+}
 
-      readChunk(q + t * keys, k + t * keys, g + t * gates, keys, gates, n, K, perHead, scale, s);
-      packRows(v + t * values, values, n, V, valueRowsAt(s, Kp), C, 1);
-      packRows(dO + t * values, values, n, V, upstreamRowsAt(s, Kp, Vp), C, 1);
-      prepare(s, Kp, (n + 3) >> 2, perHead, true);
-      keysBwd(dq + t * keys, dk + t * keys, dg + t * gates, keys, gates, n, K, V, perHead, scale, before, dSt, s);
-      valuesBwd(dO + t * values, dv + t * values, values, n, K, V, dS, dSt, s);
-    }
+/** The transposed state of head h at the start of a segment. */
+function startState(initial: usize, starts: usize, segment: i32, h: usize, heads: usize, K: i32, V: i32, to: usize): void {
+  const size = stateBytes(K, V);
+  let from = starts + (<usize>(segment - 1) * heads + h) * size;
+  if (segment == 0) {
+    from = to + size; // the place of the next state serves as a buffer
+    packMatrix(initial, K, V, from);
   }
-  if (dInitial) unpackMatrix(dS, K, V, dInitial);
+  transposePanels(from, K, V, to);
+}
+
+/** T tokens of one head: the states before its chunks into `held`, then the chunks from the last to the first. Strides as in segmentFwd. */
+function segmentBwd(
+  q: usize, k: usize, v: usize, g: usize, dO: usize, dq: usize, dk: usize, dv: usize, dg: usize,
+  T: i32, keys: usize, values: usize, gates: usize, K: i32, V: i32, perHead: bool, scale: f32,
+  dS: usize, dSt: usize, held: usize, s: usize,
+): void {
+  const Kp = pad8(K), Vp = pad8(V), size = stateBytes(K, V), chunks = (T + C - 1) / C;
+  for (let c = 0; c < chunks; c++) {
+    const t = <usize>c * C, from = held + <usize>c * size;
+    advance(k + t * keys, v + t * values, g + t * gates, keys, values, gates, min(C, T - c * C), K, V, perHead, from, from + size, s);
+  }
+  for (let c = chunks - 1; c >= 0; c--) {
+    const t = <usize>c * C, n = min(C, T - c * C), before = held + <usize>c * size;
+    fetch(q + t * keys, keys, n, K, s);
+    fetch(dO + t * values, values, n, V, s);
+    fetchWrites(k + t * keys, v + t * values, g + t * gates, keys, values, gates, n, K, V, perHead, s);
+    readChunk(q + t * keys, k + t * keys, g + t * gates, keys, gates, n, K, perHead, scale, s);
+    packRows(v + t * values, values, n, V, valueRowsAt(s, Kp), C, 1);
+    packRows(dO + t * values, values, n, V, upstreamRowsAt(s, Kp, Vp), C, 1);
+    prepare(s, Kp, (n + 3) >> 2, perHead, true);
+    keysBwd(dq + t * keys, dk + t * keys, dg + t * gates, keys, gates, n, K, V, perHead, scale, before, dSt, s);
+    valuesBwd(dO + t * values, dv + t * values, values, n, K, V, dS, dSt, s);
+  }
 }
 
 /** to = chunkDecay * from + (kc^T v), both transposed states. */
