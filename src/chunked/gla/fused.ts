@@ -1,5 +1,5 @@
 /** Gated linear attention by our WebAssembly kernels: one call for all heads and sequences, forward and backward. */
-import type * as tf from '@tensorflow/tfjs';
+import * as tf from '@tensorflow/tfjs';
 import { fusedOp } from '../wasm/fusedOp.js';
 import type { WasmContext } from '../wasm/runtime.js';
 
@@ -22,8 +22,10 @@ export function fusedGla(
 ): { o: tf.Tensor; finalState: tf.Tensor } {
   const [B, T] = q.shape;
   const offsets = cuSeqlens ? Array.from(cuSeqlens) : Array.from({ length: B + 1 }, (_, b) => b * T);
-  const [o, finalState] = fused({ q, k, v, g, initialState }, { scale, offsets });
-  return { o, finalState };
+  return tf.tidy(() => {
+    const [o, finalState] = fused({ q, k, v, g, initialState }, { scale, offsets });
+    return { o, finalState };
+  });
 }
 
 interface Attrs {
