@@ -99,8 +99,11 @@ const newModel = () =>
     {
       vocabSize: 256,
       hiddenSize: 32,
-      numLayers: 3,
-      mixers: ['gla', { type: 'gla', useShortConv: true }, { type: 'softmax_attention', window: 8 }],
+      numLayers: 2,
+      mixers: [
+        { type: 'gla', useShortConv: true },
+        { type: 'softmax_attention', window: 4 },
+      ],
       mlp: { intermediateSize: 48 },
     },
     { seed: 3 },
