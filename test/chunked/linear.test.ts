@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { linear } from '../../src/chunked/index.js';
+import { Recorder } from '../../src/profile/index.js';
 import { linearOracle } from '../oracle/product.js';
 import { expectClose, outputsAndGrads, randomTensors, values } from '../support/tensors.js';
 
@@ -58,6 +59,29 @@ describe.each(forms)('linear, %s form', (form) => {
     expect(tf.memory().numTensors).toBe(before);
     tf.dispose([x, weight, bias, dy]);
   });
+});
+
+test.each(forms)('%s form: no rows give no rows; the gradients of weight and bias are 0', (form) => {
+  const inputs = [tf.zeros([2, 0, 3]), tf.ones([4, 3]), tf.ones([4])];
+  const op = (x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor) => linear({ x, weight, bias }, { form });
+  expect(op(inputs[0], inputs[1], inputs[2]).shape).toEqual([2, 0, 4]);
+  const grads = tf.grads(op)(inputs, tf.zeros([2, 0, 4]));
+  expect(grads.map(({ shape }) => shape)).toEqual([[2, 0, 3], [4, 3], [4]]);
+  for (const grad of grads) expect(grad.dataSync().every((value) => value === 0)).toBe(true);
+});
+
+test('only the gradients asked for are computed', () => {
+  const [x, weight, bias] = randomTensors(1, [5, 3], [4, 3], [4]);
+  const kernels = (input: 'x' | 'weight' | 'bias') => {
+    const recorder = new Recorder();
+    recorder.install();
+    recorder.beginStep('');
+    tf.grad((t) => linear({ x, weight, bias, [input]: t }))({ x, weight, bias }[input]);
+    recorder.endStep();
+    recorder.uninstall();
+    return recorder.spans.map(({ name }) => name).filter((name) => name.includes('LinearGrad'));
+  };
+  for (const name of ['x', 'weight', 'bias'] as const) expect(kernels(name)).toEqual([`SeqmixLinearGrad.${name}`]);
 });
 
 test('a weight and a bias keep the digits of their gradient over 100,000 rows', () => {

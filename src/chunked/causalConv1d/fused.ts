@@ -1,6 +1,6 @@
 /** The convolution as a kernel on the wasm backend: shapes and memory; the arithmetic is in kernel.as.ts. */
 import { fusedOp } from '../wasm/fusedOp.js';
-import { gradientOf, pointer } from '../wasm/optional.js';
+import { gradientOf } from '../wasm/optional.js';
 import type { WasmContext } from '../wasm/runtime.js';
 import type { CausalConv1dInputs, CausalConv1dOutput } from './index.js';
 
@@ -16,7 +16,7 @@ export function fusedCausalConv1d(inputs: CausalConv1dInputs, attrs: Attrs): Cau
 
 type Input = 'x' | 'weight' | 'bias' | 'initialState';
 
-const fused = fusedOp<Input, Attrs>({
+const fused = fusedOp<Input, Attrs, 'bias' | 'initialState'>({
   name: 'CausalConv1d',
   inputs: ['x', 'weight', 'bias', 'initialState'],
   forward(ctx, { x, weight, bias, initialState }, { silu, cuSeqlens }) {
@@ -44,7 +44,7 @@ const fused = fusedOp<Input, Attrs>({
     const inputs = [x, weight, bias, initialState];
     const [dx, dWeight, dBias, dState] = inputs.map((t) => gradientOf(ctx, t));
     const [xAt, weightAt, biasAt, stateAt, dyAt, dFinalAt] = [...inputs, dy, dFinalState].map((t) => ctx.ptr(t));
-    const [dxAt, dWeightAt, dBiasAt, dStateAt] = [dx, dWeight, dBias, dState].map((t) => pointer(ctx, t));
+    const [dxAt, dWeightAt, dBiasAt, dStateAt] = [dx, dWeight, dBias, dState].map((t) => ctx.ptr(t));
     const [headSize, sumSize] = [2 * (W - 1) * D, (W + 1) * D];
     withTaps(ctx, weightAt, D, W, 2 * headSize + sumSize, (taps, head) =>
       ctx.scratch(8 * sumSize, (total) => {

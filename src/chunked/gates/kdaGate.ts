@@ -3,7 +3,7 @@ import * as tf from '@tensorflow/tfjs';
 import { checkDtype, checkShapes } from '../check.js';
 import { isFused, type PlainForm } from '../form.js';
 import { fusedOp } from '../wasm/fusedOp.js';
-import { gradientOf, pointer } from '../wasm/optional.js';
+import { gradientOf } from '../wasm/optional.js';
 
 export interface KdaGateInputs {
   /** [B, T, H, K], the output of the gate's projection. */
@@ -44,7 +44,7 @@ function plainKdaGate({ f, aLog, dtBias }: KdaGateInputs, H: number, K: number, 
   return tf.neg(perRate(tf.softplus(z)));
 }
 
-const fused = fusedOp<'f' | 'aLog' | 'dtBias', { bound: number }>({
+const fused = fusedOp<'f' | 'aLog' | 'dtBias', { bound: number }, 'aLog'>({
   name: 'KdaGate',
   inputs: ['f', 'aLog', 'dtBias'],
   forward(ctx, { f, aLog, dtBias }, { bound }) {
@@ -57,7 +57,7 @@ const fused = fusedOp<'f' | 'aLog' | 'dtBias', { bound: number }>({
   backward(ctx, [dg], { f, aLog, dtBias }, _, { bound }) {
     const [df, daLog, ddtBias] = [f, aLog, dtBias].map((t) => gradientOf(ctx, t));
     const [rows, H, K] = sizes(f);
-    const pointers = [f, aLog, dtBias, dg, df, daLog, ddtBias].map((t) => pointer(ctx, t));
+    const pointers = [f, aLog, dtBias, dg, df, daLog, ddtBias].map((t) => ctx.ptr(t));
     const sums = H * K + 4 * H;
     ctx.scratch(12 * sums + 4 * H, (total) => {
       const [part, scale] = [total + 8 * sums, total + 12 * sums];

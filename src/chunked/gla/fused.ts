@@ -1,6 +1,7 @@
 /** Gated linear attention by our WebAssembly kernels: one call for all heads and sequences, forward and backward. */
 import * as tf from '@tensorflow/tfjs';
 import { fusedOp } from '../wasm/fusedOp.js';
+import { gradientOf } from '../wasm/optional.js';
 import type { WasmContext } from '../wasm/runtime.js';
 
 type Input = 'q' | 'k' | 'v' | 'g' | 'initialState';
@@ -35,7 +36,7 @@ interface Attrs {
 }
 
 /** The third output, the states at the starts of segments, is for the backward pass alone. */
-const fused = fusedOp<Input, Attrs>({
+const fused = fusedOp<Input, Attrs, 'initialState'>({
   name: 'Gla',
   inputs: ['q', 'k', 'v', 'g', 'initialState'],
   saveOutputs: true,
@@ -55,14 +56,14 @@ const fused = fusedOp<Input, Attrs>({
   backward(ctx, [dO, dFinalState], { q, k, v, g, initialState }, [, , starts], { scale, offsets }) {
     const { N, H, K, V, perHead } = sizes(q, v, g, offsets);
     const [dq, dk, dv, dg] = [q, k, v, g].map((x) => ctx.out(x.shape));
-    const dInitialState = ctx.ptr(initialState) ? ctx.out(initialState.shape) : undefined;
+    const dInitialState = gradientOf(ctx, initialState);
     withOffsets(ctx, offsets, ctx.kernels.glaBwdScratch(Math.max(...lengths(offsets)), H, K, V), (table, scratch) =>
       ctx.kernels.glaBwd(
-        ...[q, k, v, g, initialState, starts, dO, dFinalState, dq, dk, dv, dg].map((x) => ctx.ptr(x)),
-        ...[dInitialState ? ctx.ptr(dInitialState) : 0, table, N, H, K, V, perHead, scale, scratch],
+        ...[q, k, v, g, initialState, starts, dO, dFinalState, dq, dk, dv, dg, dInitialState].map((x) => ctx.ptr(x)),
+        ...[table, N, H, K, V, perHead, scale, scratch],
       ),
     );
-    return { q: dq, k: dk, v: dv, g: dg, ...(dInitialState && { initialState: dInitialState }) };
+    return { q: dq, k: dk, v: dv, g: dg, initialState: dInitialState };
   },
 });
 

@@ -3,14 +3,13 @@ import type * as tf from '@tensorflow/tfjs';
 import { multiply } from '../product/index.js';
 import { rowsAndWidth } from '../rows.js';
 import { fusedOp } from '../wasm/fusedOp.js';
-import { gradientOf } from '../wasm/optional.js';
 import type { LinearInputs } from './index.js';
 
 export function fusedLinear(inputs: LinearInputs): tf.Tensor {
   return fused({ ...inputs }, {})[0];
 }
 
-const fused = fusedOp<'x' | 'weight' | 'bias', object>({
+const fused = fusedOp<'x' | 'weight' | 'bias', object, 'bias'>({
   name: 'Linear',
   inputs: ['x', 'weight', 'bias'],
   forward(ctx, { x, weight, bias }) {
@@ -20,13 +19,25 @@ const fused = fusedOp<'x' | 'weight' | 'bias', object>({
     multiply(ctx, ctx.ptr(x), ctx.ptr(weight), ctx.ptr(bias), ctx.ptr(y), { M: rows, N: O, K: I, transposeB: true });
     return [y];
   },
-  backward(ctx, [dy], { x, weight, bias }) {
-    const [rows, I] = rowsAndWidth(x);
-    const O = weight.shape[0];
-    const [dx, dWeight, dBias] = [ctx.out(x.shape), ctx.out(weight.shape), gradientOf(ctx, bias)];
-    multiply(ctx, ctx.ptr(dy), ctx.ptr(weight), 0, ctx.ptr(dx), { M: rows, N: I, K: O });
-    multiply(ctx, ctx.ptr(dy), ctx.ptr(x), 0, ctx.ptr(dWeight), { M: O, N: I, K: rows, transposeA: true });
-    if (dBias) ctx.kernels.fixSum(ctx.ptr(dy), ctx.ptr(dBias), 1, rows, O, 1);
-    return { x: dx, weight: dWeight, bias: dBias };
+  backward: {
+    x(ctx, [dy], { x, weight }) {
+      const [rows, I] = rowsAndWidth(x);
+      const dx = ctx.out(x.shape);
+      multiply(ctx, ctx.ptr(dy), ctx.ptr(weight), 0, ctx.ptr(dx), { M: rows, N: I, K: weight.shape[0] });
+      return dx;
+    },
+    weight(ctx, [dy], { x, weight }) {
+      const [rows, I] = rowsAndWidth(x);
+      const dWeight = ctx.out(weight.shape);
+      const size = { M: weight.shape[0], N: I, K: rows };
+      multiply(ctx, ctx.ptr(dy), ctx.ptr(x), 0, ctx.ptr(dWeight), { ...size, transposeA: true });
+      return dWeight;
+    },
+    bias(ctx, [dy]) {
+      const [rows, O] = rowsAndWidth(dy);
+      const dBias = ctx.out([O]);
+      ctx.kernels.fixSum(ctx.ptr(dy), ctx.ptr(dBias), 1, rows, O, 1);
+      return dBias;
+    },
   },
 });

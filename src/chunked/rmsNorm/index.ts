@@ -4,7 +4,7 @@ import { checkDtype, checkOneOf, checkShapes } from '../check.js';
 import { isFused, type PlainForm } from '../form.js';
 import { lastAxis, rowsAndWidth } from '../rows.js';
 import { fusedOp } from '../wasm/fusedOp.js';
-import { gradientOf, pointer } from '../wasm/optional.js';
+import { gradientOf } from '../wasm/optional.js';
 import { checkEps, rootNorm, withRowSums } from './rootNorm.js';
 
 export interface RmsNormOptions {
@@ -64,7 +64,7 @@ function plainRmsNorm(x: tf.Tensor, weight: tf.Tensor | undefined, eps: number):
   return weight ? tf.mul(normed, weight) : normed;
 }
 
-const fusedGated = fusedOp<'x' | 'gate' | 'weight', { eps: number; silu: boolean }>({
+const fusedGated = fusedOp<'x' | 'gate' | 'weight', { eps: number; silu: boolean }, 'weight'>({
   name: 'GatedRmsNorm',
   inputs: ['x', 'gate', 'weight'],
   forward(ctx, { x, gate, weight }, { eps, silu }) {
@@ -78,7 +78,7 @@ const fusedGated = fusedOp<'x' | 'gate' | 'weight', { eps: number; silu: boolean
     const dWeight = gradientOf(ctx, weight);
     const [rows, D] = rowsAndWidth(x);
     const read = [x, gate, weight, dy].map((t) => ctx.ptr(t));
-    const write = [dx, dGate, dWeight].map((t) => pointer(ctx, t));
+    const write = [dx, dGate, dWeight].map((t) => ctx.ptr(t));
     withRowSums(ctx, D, (part, total) =>
       ctx.kernels.gatedRmsNormBwd(...read, ...write, rows, D, eps, Number(silu), part, total),
     );

@@ -1,7 +1,7 @@
 /** What the norms share: checks, and the kernel behind both the RMS and the L2 norm. */
 import { rowsAndWidth } from '../rows.js';
 import { fusedOp } from '../wasm/fusedOp.js';
-import { gradientOf, pointer } from '../wasm/optional.js';
+import { gradientOf } from '../wasm/optional.js';
 import type { WasmContext } from '../wasm/runtime.js';
 
 export function checkEps(op: string, eps: number): void {
@@ -15,7 +15,7 @@ export function withRowSums<R>(ctx: WasmContext, D: number, body: (part: number,
 }
 
 /** y = x * (meanFactor * sum(x^2) + eps)^-1/2 * weight along the last axis; weight may be absent. */
-export const rootNorm = fusedOp<'x' | 'weight', { meanFactor: number; eps: number }>({
+export const rootNorm = fusedOp<'x' | 'weight', { meanFactor: number; eps: number }, 'weight'>({
   name: 'RootNorm',
   inputs: ['x', 'weight'],
   forward(ctx, { x, weight }, { meanFactor, eps }) {
@@ -29,7 +29,7 @@ export const rootNorm = fusedOp<'x' | 'weight', { meanFactor: number; eps: numbe
     const dWeight = gradientOf(ctx, weight);
     const [rows, D] = rowsAndWidth(x);
     const read = [x, weight, dy].map((t) => ctx.ptr(t));
-    const write = [dx, dWeight].map((t) => pointer(ctx, t));
+    const write = [dx, dWeight].map((t) => ctx.ptr(t));
     withRowSums(ctx, D, (part, total) =>
       ctx.kernels.rmsNormBwd(...read, ...write, rows, D, meanFactor, eps, part, total),
     );

@@ -2,27 +2,35 @@
 import * as tf from '@tensorflow/tfjs';
 import { WasmContext } from './runtime.js';
 
-/** Named inputs of a kernel. Optional ones that are absent arrive as an empty tensor (`ctx.ptr` gives 0). */
-export type Infos<I extends string> = Record<I, tf.TensorInfo>;
+/** Named inputs of a kernel. Those in `Optional` may be absent: undefined, for which `ctx.ptr` gives 0. */
+export type Infos<I extends string, Optional extends I = never> = Record<Exclude<I, Optional>, tf.TensorInfo> &
+  Partial<Record<Optional, tf.TensorInfo>>;
 
-export interface FusedOpSpec<I extends string, A> {
+/**
+ * Gradients of `sum(outputs * dys)`. `inputs` are the op's inputs and `outputs` its saved outputs (all of them when `saveOutputs`,
+ * else none).
+ */
+type Backward<I extends string, A, Optional extends I, Result> = (
+  ctx: WasmContext,
+  dys: tf.TensorInfo[],
+  inputs: Infos<I, Optional>,
+  outputs: tf.TensorInfo[],
+  attrs: A,
+) => Result;
+
+export interface FusedOpSpec<I extends string, A, Optional extends I = never> {
   /** Kernel name; `Seqmix` is put before it, and `Grad` after it for the backward kernel. */
   name: string;
   inputs: readonly I[];
   /** Writes and returns the outputs. */
-  forward(ctx: WasmContext, inputs: Infos<I>, attrs: A): tf.TensorInfo[];
+  forward(ctx: WasmContext, inputs: Infos<I, Optional>, attrs: A): tf.TensorInfo[];
   /**
-   * Gradients of `sum(outputs * dys)` for every differentiable input that was given. `inputs` are the op's inputs and `outputs`
-   * its saved outputs (all of them when `saveOutputs`, else none). An input that was not given needs none (`ctx.ptr` is 0): leave it
-   * out or undefined.
+   * Either one kernel for the gradients of every differentiable input that was given (one that was not given needs none: leave it out or
+   * undefined), or a kernel for each input, which runs only where that gradient is asked for: not for frozen weights, nor for data.
    */
-  backward?(
-    ctx: WasmContext,
-    dys: tf.TensorInfo[],
-    inputs: Infos<I>,
-    outputs: tf.TensorInfo[],
-    attrs: A,
-  ): Partial<Infos<I>>;
+  backward?:
+    | Backward<I, A, Optional, Partial<Infos<I>>>
+    | { readonly [Name in I]?: Backward<I, A, Optional, tf.TensorInfo> };
   /** Keep the outputs for the backward pass; default false. */
   saveOutputs?: boolean;
 }
@@ -30,73 +38,117 @@ export interface FusedOpSpec<I extends string, A> {
 /** A function that runs the kernel; it registers itself with TensorFlow.js at its first call, so importing has no side effect. */
 export type FusedOp<I extends string, A> = (inputs: Partial<Record<I, tf.Tensor>>, attrs: A) => tf.Tensor[];
 
-export function fusedOp<I extends string, A extends object>(spec: FusedOpSpec<I, A>): FusedOp<I, A> {
+export function fusedOp<I extends string, A extends object, Optional extends I = never>(
+  spec: FusedOpSpec<I, A, Optional>,
+): FusedOp<I, A> {
   const kernelName = `Seqmix${spec.name}`;
   return (inputs, attrs) => {
-    if (!tf.getKernel(kernelName, 'wasm')) register(kernelName, spec);
-    return tf.tidy(() => {
-      const all: Record<string, tf.Tensor> = {};
-      for (const name of spec.inputs) all[name] = inputs[name] ?? tf.tensor1d([], 'float32');
-      const result = tf.engine().runKernel(kernelName, all, attrs as tf.NamedAttrMap) as tf.Tensor | tf.Tensor[];
-      return Array.isArray(result) ? result : [result];
-    });
+    if (!tf.getKernel(kernelName, 'wasm')) register(kernelName, spec as unknown as FusedOpSpec<I, A>);
+    const given = spec.inputs.filter((name) => inputs[name]);
+    const tensors = given.map((name) => inputs[name] as tf.Tensor);
+    return run(kernelName, tensors, { given, call: attrs } satisfies Call<I, A>);
   };
+}
+
+/** What a forward kernel gets as attributes: its tensors come as a list, so that TensorFlow.js saves them all. */
+interface Call<I extends string, A> {
+  /** Names of the inputs, in the order of the list. */
+  given: I[];
+  call: A;
+}
+
+/** What a backward kernel gets: its tensors are dys, inputs, saved outputs. */
+interface GradCall<I extends string, A> extends Call<I, A> {
+  dys: number;
+  /** The kernel puts the names of the gradients it returns here. */
+  made: I[];
+}
+
+function run(kernelName: string, tensors: tf.Tensor[], attrs: object): tf.Tensor[] {
+  const inputs = tensors as unknown as tf.NamedTensorMap;
+  const result = tf.engine().runKernel(kernelName, inputs, attrs as tf.NamedAttrMap) as tf.Tensor | tf.Tensor[];
+  return Array.isArray(result) ? result : [result];
 }
 
 function register<I extends string, A extends object>(kernelName: string, spec: FusedOpSpec<I, A>): void {
   tf.registerKernel({
     kernelName,
     backendName: 'wasm',
-    kernelFunc: ({ inputs, backend, attrs }) =>
-      spec.forward(WasmContext.of(backend), inputs as unknown as Infos<I>, attrs as unknown as A),
-  });
-  if (!spec.backward) return;
-  const backward = spec.backward;
-  tf.registerKernel({
-    kernelName: `${kernelName}Grad`,
-    backendName: 'wasm',
     kernelFunc: ({ inputs, backend, attrs }) => {
-      const { call, given, sink } = attrs as unknown as GradCall<I, A>;
-      const gradients = backward(WasmContext.of(backend), ...unpackGrad<I>(inputs), call);
-      const names = given.filter((name) => gradients[name]);
-      if (names.length !== Object.values(gradients).filter(Boolean).length)
-        throw new Error(`${kernelName}Grad: made a gradient for an absent input`);
-      sink.push(...names);
-      return names.map((name) => gradients[name] as tf.TensorInfo);
+      const { given, call } = attrs as unknown as Call<I, A>;
+      return spec.forward(WasmContext.of(backend), named(given, inputs as unknown as tf.TensorInfo[]), call);
     },
   });
+  const { backward } = spec;
+  if (!backward) return;
+  for (const [name, part] of Object.entries(kernelsOf(kernelName, backward))) registerBackward(name, part);
   if (tf.getGradient(kernelName)) return;
   tf.registerGradient({
     kernelName,
-    inputsToSave: [...spec.inputs],
+    saveAllInputs: true,
     outputsToSave: Array(32).fill(spec.saveOutputs === true),
     gradFunc: (dy, saved, attrs) => {
+      const { given, call } = attrs as unknown as Call<I, A>;
       const dys = (Array.isArray(dy) ? dy : [dy]) as tf.Tensor[];
-      const given = spec.inputs.filter((_, i) => saved[i].size > 0);
-      const packed: Record<string, tf.Tensor> = {};
-      for (const [i, d] of dys.entries()) packed[`dy${i}`] = d;
-      for (const [i, s] of saved.entries())
-        packed[i < spec.inputs.length ? spec.inputs[i] : `out${i - spec.inputs.length}`] = s;
-      const sink: I[] = [];
-      const call = { call: attrs, given, sink } as unknown as tf.NamedAttrMap;
-      const result = tf.engine().runKernel(`${kernelName}Grad`, packed, call) as tf.Tensor | tf.Tensor[];
-      const list = Array.isArray(result) ? result : [result];
-      return Object.fromEntries(sink.map((name, i) => [name, () => list[i]]));
+      const gradients = (kernel: string): Partial<Record<I, tf.Tensor>> => {
+        const made: I[] = [];
+        const list = run(kernel, [...dys, ...saved], { given, call, dys: dys.length, made } satisfies GradCall<I, A>);
+        return Object.fromEntries(made.map((name, i) => [name, list[i]])) as Record<I, tf.Tensor>;
+      };
+      const all = typeof backward === 'function' ? gradients(gradName(kernelName)) : undefined;
+      const thunks = given.flatMap((name, i): [number, () => tf.Tensor][] => {
+        const of = () => (all ?? gradients(gradName(kernelName, name)))[name] as tf.Tensor;
+        return name in (all ?? backward) ? [[i, of]] : [];
+      });
+      return Object.fromEntries(thunks);
     },
   });
 }
 
-interface GradCall<I extends string, A> {
-  call: A;
-  given: I[];
-  sink: I[];
+const gradName = (kernelName: string, input?: string) => `${kernelName}Grad${input ? `.${input}` : ''}`;
+
+type OneForAll<I extends string, A> = Backward<I, A, never, Partial<Infos<I>>>;
+
+/** Each backward kernel by its name. */
+function kernelsOf<I extends string, A>(
+  kernelName: string,
+  backward: NonNullable<FusedOpSpec<I, A>['backward']>,
+): Record<string, OneForAll<I, A>> {
+  if (typeof backward === 'function') return { [gradName(kernelName)]: backward };
+  const parts = Object.entries(backward) as [I, Backward<I, A, never, tf.TensorInfo>][];
+  return Object.fromEntries(
+    parts.map(([name, part]) => [
+      gradName(kernelName, name),
+      (...args) => ({ [name]: part(...args) }) as Partial<Infos<I>>,
+    ]),
+  );
 }
 
-function unpackGrad<I extends string>(packed: tf.NamedTensorInfoMap) {
-  const numbered = (prefix: string) => {
-    const list: tf.TensorInfo[] = [];
-    for (let info = packed[`${prefix}0`]; info; info = packed[`${prefix}${list.length}`]) list.push(info);
-    return list;
-  };
-  return [numbered('dy'), packed as unknown as Infos<I>, numbered('out')] as const;
+function registerBackward<I extends string, A>(kernelName: string, backward: OneForAll<I, A>): void {
+  tf.registerKernel({
+    kernelName,
+    backendName: 'wasm',
+    kernelFunc: ({ inputs, backend, attrs }) => {
+      const { call, given, dys, made } = attrs as unknown as GradCall<I, A>;
+      const list = inputs as unknown as tf.TensorInfo[];
+      const outputs = list.slice(dys + given.length);
+      const gradients = backward(
+        WasmContext.of(backend),
+        list.slice(0, dys),
+        named(given, list.slice(dys)),
+        outputs,
+        call,
+      );
+      for (const [name, gradient] of Object.entries(gradients) as [I, tf.TensorInfo | undefined][]) {
+        if (gradient && !given.includes(name))
+          throw new Error(`${kernelName}: made a gradient for "${name}", an absent input`);
+        if (gradient) made.push(name);
+      }
+      return made.map((name) => gradients[name] as tf.TensorInfo);
+    },
+  });
+}
+
+function named<I extends string>(names: readonly I[], tensors: readonly tf.TensorInfo[]): Infos<I> {
+  return Object.fromEntries(names.map((name, i) => [name, tensors[i]])) as Infos<I>;
 }

@@ -86,10 +86,9 @@ export class WasmContext {
     return new WasmContext(backend as BackendWasm, found.kernels);
   }
 
-  /** Byte offset of a tensor in the backend's memory. An empty tensor gives 0, which kernels read as "absent". */
-  ptr(x: tf.TensorInfo): number {
-    if (tf.util.sizeFromShape(x.shape) === 0) return 0;
-    return this.backend.dataIdMap.get(x.dataId).memoryOffset;
+  /** Byte offset of a tensor in the backend's memory; 0 for none, which kernels read as "absent". */
+  ptr(x: tf.TensorInfo | undefined): number {
+    return x ? this.backend.dataIdMap.get(x.dataId).memoryOffset : 0;
   }
 
   /** A new output tensor; its memory is not zeroed. */
