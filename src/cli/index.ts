@@ -31,6 +31,7 @@ function buildProgram(overrides: string[]): Command {
     .argument('<config>', 'run config, e.g. configs/runs/quickstart.json')
     .addOption(new Option('--resume', 'go on from the last checkpoint of the run').default(false).conflicts('fresh'))
     .addOption(new Option('--fresh', 'delete an earlier run in the same folder first').default(false))
+    .option('--workers <n>', 'threads that share the rows of each update (train.workers)', integer)
     .option('--profile [file]', 'print where the time of a step goes, write a trace (default: profile.json in the run)')
     .option('--profile-steps <n>', 'steps to profile, after the first three', integer, 10)
     .addHelpText(
@@ -44,9 +45,11 @@ A config that is not here is looked for in the package.
 Ctrl-C saves a checkpoint after the step at hand and says how to go on; a second Ctrl-C stops at once.
 The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the same numbers as an unbroken one.`,
     )
-    .action(async (config: string, options: Omit<TrainFlags, 'overrides'>) => {
+    .action(async (config: string, options: Omit<TrainFlags, 'overrides'> & { workers?: number }) => {
       const { runTrain } = await import('./train.js');
-      process.exitCode = await runTrain(config, { ...options, overrides });
+      const { workers, ...flags } = options;
+      const settings = workers === undefined ? overrides : [...overrides, `train.workers=${workers}`];
+      process.exitCode = await runTrain(config, { ...flags, overrides: settings });
     });
 
   program

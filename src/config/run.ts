@@ -69,7 +69,9 @@ function runProblems(raw: unknown): Problem[] {
     ...(isRecord(model) ? modelProblems(model, ['model']) : []),
   ];
   const config = lenientParse(runConfigSchema, raw);
-  return config ? [...problems, ...stepRules(config), ...dataRules(config), ...vocabularyRules(config)] : problems;
+  return config
+    ? [...problems, ...stepRules(config), ...workerRules(config), ...dataRules(config), ...vocabularyRules(config)]
+    : problems;
 }
 
 type LenientRun = Lenient<Parsed>;
@@ -86,6 +88,21 @@ function stepRules({ train = {} }: LenientRun): Problem[] {
     problems.push({
       path: 'train.decaySteps',
       message: `warm-up and decay must fit into steps ${steps}, got ${warmupSteps} + ${decaySteps}`,
+    });
+  return problems;
+}
+
+function workerRules({ backend = {}, train = {} }: LenientRun): Problem[] {
+  const { workers = 1, batchSize = workers, accumulate = 1 } = train;
+  if (workers === 1) return [];
+  const path = 'train.workers';
+  const problems: Problem[] = [];
+  if (backend.name === 'webgpu' || backend.name === 'tensorflow')
+    problems.push({ path, message: `must be 1 on ${backend.name}, which is parallel by itself, got ${workers}` });
+  if (workers > batchSize * accumulate)
+    problems.push({
+      path,
+      message: `must not exceed the rows of an update (batchSize ${batchSize} x accumulate ${accumulate}), got ${workers}`,
     });
   return problems;
 }

@@ -54,6 +54,7 @@ const trainSchema = z.strictObject({
   batchSize: count().default(8).describe('sequences per micro-batch'),
   seqLen: count().default(256).describe('tokens per sequence'),
   accumulate: count().default(1).describe('micro-batches per update'),
+  workers: count().default(1).describe('threads that share the rows of each update, one for each core to be used'),
   lr: z.number().positive().default(1e-3).describe('peak learning rate'),
   schedule: z.enum(['cosine', 'wsd', 'constant']).default('cosine').describe('shape after the warm-up'),
   warmupSteps: countOrOff().optional().describe('steps of linear warm-up; default 1/20 of steps'),

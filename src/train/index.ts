@@ -16,7 +16,7 @@ export * from '../config/index.js';
 export * from './browser.js';
 export * from './checkpoint/index.js';
 export * from './data/index.js';
-export { bitsPerByte, type Evaluation, evaluate, gzipBitsPerByte } from './evaluate.js';
+export { bitsPerByte, type EvaluateOptions, type Evaluation, evaluate, gzipBitsPerByte } from './evaluate.js';
 export { TrainingDivergedError, type TrainOptions, type TrainResult, train } from './loop.js';
 export { MetricsLog, type MetricsRow } from './metrics.js';
 export {
@@ -27,6 +27,7 @@ export {
   pretrainedNames,
   tokenizerOf,
 } from './openModel.js';
+export * from './parallel/index.js';
 export type { ProfileOptions } from './profile.js';
 export { createProgress, type Progress } from './progress.js';
 export * from './tokenizers/index.js';

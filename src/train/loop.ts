@@ -7,7 +7,9 @@ import { join } from 'node:path';
 import { NonFiniteGradientError } from '../chunked/adamW/index.js';
 import type { RunConfig } from '../config/index.js';
 import { saveCheckpoint } from './checkpoint/index.js';
+import type { Batch } from './data/index.js';
 import { bitsPerByte, type Evaluation, evaluate, gzipBitsPerByte } from './evaluate.js';
+import { WorkerError } from './parallel/index.js';
 import { type DataPosition, type PreparedRun, prepareRun } from './prepare.js';
 import { type ProfileOptions, StepProfiler } from './profile.js';
 import { createProgress, formatBytes, formatDuration, formatStep, Pace, type Progress } from './progress.js';
@@ -63,6 +65,7 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
     const final = await finish(run, progress, signal);
     return { status: 'done', step: run.step, final, best: run.best, runDir: run.dir };
   } catch (error) {
+    if (error instanceof WorkerError) throw workerLost(run, error);
     if (!signal?.aborted || error !== signal.reason) throw error;
     if (run.savedStep !== run.step) await save(run);
     const state = run.step ? `stopped at step ${run.step}; saved` : 'stopped before the first step';
@@ -71,7 +74,7 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
   } finally {
     profiler?.stop();
     progress.stop();
-    run.dispose();
+    await run.dispose();
   }
 }
 
@@ -91,13 +94,7 @@ async function trainSteps(
     const lr = learningRate(run.step, config.train);
     profiler?.begin(run.step + 1);
     const batches = Array.from({ length: accumulate }, () => reader.next());
-    const update = { ...config.train, learningRate: lr, onPhase: profiler?.phase };
-    const result = await trainStep(run.model, run.optimizer, batches, update).catch((error: unknown) => {
-      if (error instanceof NonFiniteLossError) throw diverged(run, `the ${error.message}`, run.step + 1, lr);
-      throw error instanceof NonFiniteGradientError
-        ? diverged(run, 'a gradient is not finite', run.step + 1, lr)
-        : error;
-    });
+    const result = await update(run, batches, lr, profiler?.phase);
     const report = profiler?.end();
     run.step += 1;
     const { step } = run;
@@ -113,6 +110,24 @@ async function trainSteps(
       if (isBest || due(saveEvery) || step === steps) await save(run, isBest);
     });
     await new Promise((resolve) => setImmediate(resolve)); // lets Ctrl-C through
+  }
+}
+
+/** @throws TrainingDivergedError, with the weights of before */
+async function update(
+  run: PreparedRun,
+  batches: Batch[],
+  lr: number,
+  onPhase?: StepProfiler['phase'],
+): Promise<StepResult> {
+  const { model, optimizer, pool, config, step } = run;
+  const options = { ...config.train, learningRate: lr, onPhase };
+  try {
+    return await (pool ? pool.step(batches, options) : trainStep(model, optimizer, batches, options));
+  } catch (error) {
+    if (error instanceof NonFiniteLossError) throw diverged(run, `the ${error.message}`, step + 1, lr);
+    if (error instanceof NonFiniteGradientError) throw diverged(run, 'a gradient is not finite', step + 1, lr);
+    throw error;
   }
 }
 
@@ -143,9 +158,12 @@ function logStep(
 
 /** Evaluates on the same `evalBatches` batches each time, reports, and says whether it is the best so far. */
 async function evaluateNow(run: PreparedRun, progress: Progress, lr: number): Promise<boolean> {
-  const { validation } = run.data;
+  const { model, pool, data, config } = run;
+  const { validation } = data;
   if (!validation) return false;
-  const result = await evaluate(run.model, validation.batches(run.config.train.evalBatches), validation.bytesPerToken);
+  const result = await evaluate(model, validation.batches(config.train.evalBatches), validation.bytesPerToken, {
+    pool,
+  });
   if (!Number.isFinite(result.loss)) throw diverged(run, `the validation loss is ${result.loss}`, run.step, lr);
   const isBest = !run.best || result.bpb < run.best.value;
   if (isBest) run.best = { step: run.step, value: result.bpb };
@@ -174,7 +192,9 @@ async function finish(run: PreparedRun, progress: Progress, signal?: AbortSignal
   progress.stop();
   let final: Evaluation | undefined;
   if (validation) {
-    final = await evaluate(run.model, validation.batches(), validation.bytesPerToken, signal);
+    final = await evaluate(run.model, validation.batches(), validation.bytesPerToken, {
+      ...{ signal, pool: run.pool },
+    });
     run.metrics.append({ kind: 'final', step: run.step, ...final });
     progress.line(`\nwhole validation part: ${describeEvaluation(final)}`);
     if (run.config.train.compareGzip) {
@@ -192,7 +212,8 @@ async function finish(run: PreparedRun, progress: Progress, signal?: AbortSignal
 }
 
 async function save(run: PreparedRun, isBest = false): Promise<void> {
-  const { config, model, optimizer, reader, data, step, best } = run;
+  const { config, model, optimizer, pool, reader, data, step, best } = run;
+  await pool?.checkEqual();
   const position: DataPosition = { ...reader.position(), fingerprint: data.fingerprint };
   await saveCheckpoint(
     run.dir,
@@ -208,10 +229,18 @@ async function save(run: PreparedRun, isBest = false): Promise<void> {
   run.savedStep = step;
 }
 
-function diverged({ savedStep }: PreparedRun, what: string, step: number, lr: number): TrainingDivergedError {
-  const kept = savedStep > 0 ? `the checkpoint of step ${savedStep} is kept` : 'there is no checkpoint yet';
+const kept = ({ savedStep }: PreparedRun) =>
+  savedStep > 0 ? `the checkpoint of step ${savedStep} is kept` : 'there is no checkpoint yet';
+
+function workerLost(run: PreparedRun, { message }: WorkerError): WorkerError {
+  return new WorkerError(
+    `train: ${message} after step ${run.step}, and the run stopped there; ${kept(run)}. Go on with the same command and --resume`,
+  );
+}
+
+function diverged(run: PreparedRun, what: string, step: number, lr: number): TrainingDivergedError {
   return new TrainingDivergedError(
-    `train: ${what} at step ${step} (learning rate ${lr.toExponential(2)}), and the run stopped there; ${kept}. ` +
+    `train: ${what} at step ${step} (learning rate ${lr.toExponential(2)}), and the run stopped there; ${kept(run)}. ` +
       'Lower train.lr, raise train.warmupSteps or lower train.clipNorm, then start anew or pass --resume',
   );
 }

@@ -17,6 +17,7 @@ import {
 } from './checkpoint/index.js';
 import { loadTrainingData, type ReaderPosition, type SequenceReader, type TrainingData } from './data/index.js';
 import { MetricsLog } from './metrics.js';
+import { WorkerPool } from './parallel/index.js';
 import { formatBytes } from './progress.js';
 import { loadTokenizer, type Tokenizer } from './tokenizers/index.js';
 import { momentsFrom } from './weights.js';
@@ -26,6 +27,8 @@ export interface PreparedRun {
   config: RunConfig;
   model: CausalLM;
   optimizer: AdamW;
+  /** The threads that share each update; undefined for one worker. */
+  pool: WorkerPool | undefined;
   tokenizer: Tokenizer;
   data: TrainingData;
   reader: SequenceReader;
@@ -44,7 +47,7 @@ export interface PreparedRun {
   startedAt: number;
   /** Lines that say what is about to run. */
   intro: string[];
-  dispose(): void;
+  dispose(): Promise<void>;
 }
 
 /** What a checkpoint says of the data: where the reader stood, and in which text. */
@@ -58,30 +61,40 @@ export async function prepareRun(
   const startedAt = performance.now();
   const { dir } = config.output;
   const from = fresh ? undefined : await startingPoint(config, resume);
-  await useBackend(config.backend.name, { relaxedSimd: config.backend.relaxedSimd });
+  const { name, ...backendOptions } = config.backend;
+  await useBackend(name, backendOptions);
   const tokenizer = loadTokenizer(config.tokenizer);
   const data = await loadTrainingData(config, tokenizer);
   const reader = data.trainingReader();
   if (from) seekReader(reader, data, from.data as DataPosition, dir);
   const model = new CausalLM(config.model, { seed: config.seed });
-  const optimizer = new AdamW({ betas: config.train.betas, eps: config.train.eps });
+  const { batchSize, seqLen, accumulate, workers, betas, eps } = config.train;
+  const optimizer = new AdamW({ betas, eps });
   if (from) {
     model.loadWeights(from.weights);
     optimizer.loadState(momentsFrom(from.optimizer, from.step));
   }
-  const { batchSize, seqLen, accumulate } = config.train;
+  const metrics = new MetricsLog(join(dir, 'metrics.jsonl'));
+  const pool =
+    workers > 1
+      ? await WorkerPool.start(model, optimizer, { workers, backend: config.backend, adamW: { betas, eps } })
+      : undefined;
+  const dispose = async () => {
+    await pool?.close();
+    model.dispose();
+    optimizer.dispose();
+  };
+  await openFolder(dir, metrics, from?.step, fresh).catch(async (error: unknown) => {
+    await dispose();
+    throw error;
+  });
   return {
-    ...{ config, model, optimizer, tokenizer, data, reader, dir, startedAt },
-    metrics: await openFolder(dir, from?.step, fresh),
+    ...{ config, model, optimizer, pool, tokenizer, data, reader, metrics, dir, startedAt, dispose },
     step: from?.step ?? 0,
     savedStep: from?.step ?? 0,
     best: from?.best,
     tokensPerStep: batchSize * seqLen * accumulate,
     intro: intro(config, model, data, from),
-    dispose: () => {
-      model.dispose();
-      optimizer.dispose();
-    },
   };
 }
 
@@ -103,13 +116,11 @@ async function startingPoint(config: RunConfig, resume: boolean): Promise<Checkp
 }
 
 /** Makes the folder, and forgets what an earlier run left in it after `step` (undefined: all). */
-async function openFolder(dir: string, step = -1, fresh = false): Promise<MetricsLog> {
+async function openFolder(dir: string, metrics: MetricsLog, step = -1, fresh = false): Promise<void> {
   mkdirSync(dir, { recursive: true });
   if (fresh) rmSync(join(dir, 'best.json'), { force: true }); // it may be damaged, which must not stop a fresh start
-  const metrics = new MetricsLog(join(dir, 'metrics.jsonl'));
   metrics.truncateAfter(step);
   await dropCheckpointsAfter(dir, step);
-  return metrics;
 }
 
 function seekReader(
@@ -153,14 +164,18 @@ function differences(path: string, before: unknown, now: unknown): [string, unkn
 }
 
 function intro(config: RunConfig, model: CausalLM, data: TrainingData, from: CheckpointParts | undefined): string[] {
-  const { batchSize, seqLen, accumulate, steps } = config.train;
+  const { batchSize, seqLen, accumulate, steps, workers } = config.train;
+  const before = (from?.runConfig as RunConfig | undefined)?.train.workers ?? 1;
   const simd = config.backend.name === 'wasm' ? ` (${installedBuild()} SIMD kernels)` : '';
   const n = (x: number) => x.toLocaleString('en');
   return [
     `seqmix ${config.name}: ${n(model.numParameters)} parameters, ${config.model.numLayers} layers, backend ${config.backend.name}${simd}, seed ${config.seed}`,
     `data: ${data.summary}`,
-    `steps: ${n(steps)} of ${batchSize} x ${seqLen}${accumulate > 1 ? ` x ${accumulate}` : ''} tokens; state of a stream: ${formatBytes(model.stateBytes(1, seqLen))}`,
+    `steps: ${n(steps)} of ${batchSize} x ${seqLen}${accumulate > 1 ? ` x ${accumulate}` : ''} tokens${workers > 1 ? ` on ${workers} workers` : ''}; state of a stream: ${formatBytes(model.stateBytes(1, seqLen))}`,
     ...(from ? [`resumed at step ${n(from.step)}`] : []),
+    ...(from && before !== workers
+      ? [`train.workers was ${before} and is ${workers}: sums are taken in another order, so the last bits will differ`]
+      : []),
     '',
   ];
 }

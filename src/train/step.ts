@@ -7,12 +7,16 @@ import type { Batch } from './data/index.js';
 /** The parts of an update that a profile tells apart. */
 export type Phase = 'forward' | 'backward' | 'update';
 
-export interface UpdateOptions {
+/** Numbers of an update. */
+export interface UpdateRates {
   learningRate: number;
   /** Decoupled; norms and biases are spared. */
   weightDecay: number;
   /** Largest global gradient norm; 0 turns clipping off. */
   clipNorm: number;
+}
+
+export interface UpdateOptions extends UpdateRates {
   /** Called when a phase begins. */
   onPhase?: (phase: Phase) => void;
 }
@@ -40,30 +44,62 @@ export async function trainStep(
   model: CausalLM,
   optimizer: AdamW,
   batches: readonly Batch[],
-  { learningRate, weightDecay, clipNorm, onPhase }: UpdateOptions,
+  options: UpdateOptions,
 ): Promise<StepResult> {
-  const numTargets = batches.reduce((sum, batch) => sum + batch.numTargets, 0);
-  let total: Record<string, tf.Tensor> = {};
+  const { loss, grads } = await meanGradients(model, batches, options.onPhase);
   try {
-    let loss = 0;
-    for (const batch of batches) {
-      const share = numTargets ? batch.numTargets / numTargets : 1 / batches.length;
+    return { loss, gradNorm: await applyGradients(model, optimizer, grads, options) };
+  } finally {
+    tf.dispose(grads);
+  }
+}
+
+/**
+ * The mean loss over all targets of `batches` and its gradient by the weight's name; the caller owns the tensors.
+ * @throws NonFiniteLossError
+ */
+export async function meanGradients(
+  model: CausalLM,
+  batches: readonly Batch[],
+  onPhase?: UpdateOptions['onPhase'],
+): Promise<{ loss: number; grads: Record<string, tf.Tensor> }> {
+  const shares = targetShares(batches.map(({ numTargets }) => numTargets));
+  let total: Record<string, tf.Tensor> = {};
+  let loss = 0;
+  try {
+    for (const [i, batch] of batches.entries()) {
       const { nats, grads } = await lossAndGrads(model, batch, onPhase);
       onPhase?.('update');
-      loss += nats * share;
+      loss += nats * shares[i];
       if (batches.length === 1) total = grads;
       else {
-        accumulate(total, grads, share);
+        accumulate(total, grads, shares[i]);
         tf.dispose(grads);
       }
     }
-    const groups = (name: string) => (model.noDecay(name) ? { weightDecay: 0 } : {});
-    const options = { learningRate, weightDecay, groups, ...(clipNorm > 0 && { clipNorm }) };
-    const { gradNorm } = await optimizer.step(model.weights, total, options);
-    return { loss, gradNorm };
-  } finally {
+  } catch (error) {
     tf.dispose(total);
+    throw error;
   }
+  return { loss, grads: total };
+}
+
+/** The share of each part in all targets, so that each target counts the same. */
+export function targetShares(numTargets: readonly number[]): number[] {
+  const all = numTargets.reduce((sum, n) => sum + n, 0);
+  return numTargets.map((n) => (all ? n / all : 1 / numTargets.length));
+}
+
+/** One update by AdamW. @returns the global gradient norm before clipping. @throws NonFiniteGradientError */
+export async function applyGradients(
+  model: CausalLM,
+  optimizer: AdamW,
+  grads: Record<string, tf.Tensor>,
+  { learningRate, weightDecay, clipNorm }: UpdateRates,
+): Promise<number> {
+  const groups = (name: string) => (model.noDecay(name) ? { weightDecay: 0 } : {});
+  const options = { learningRate, weightDecay, groups, ...(clipNorm > 0 && { clipNorm }) };
+  return (await optimizer.step(model.weights, grads, options)).gradNorm;
 }
 
 /** The mean loss of a batch and its gradient for every weight, by the weight's name. @throws NonFiniteLossError */

@@ -1,0 +1,3 @@
+/** Training on several cores. Node only. */
+export { type PoolOptions, WorkerPool } from './pool.js';
+export { WorkerError } from './thread.js';

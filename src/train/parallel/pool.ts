@@ -1,0 +1,109 @@
+/** Data parallelism: equal replicas of a model in worker threads, which share the rows of each update. Node only. */
+import { type AdamW, type AdamWOptions, NonFiniteGradientError } from '../../chunked/adamW/index.js';
+import type { RunConfig } from '../../config/index.js';
+import type { CausalLM } from '../../models/index.js';
+import type { Batch } from '../data/index.js';
+import { NonFiniteLossError, type StepResult, targetShares, type UpdateOptions } from '../step.js';
+import { modelWeights, optimizerMoments } from '../weights.js';
+import { dealRows } from './deal.js';
+import { type Answer, type Arguments, type Method, Replica } from './replica.js';
+import { SharedGradients } from './sharedGradients.js';
+import { Thread, WorkerError, type WorkerStart } from './thread.js';
+
+export interface PoolOptions {
+  /** Replicas, the one of this thread included; at least 2. */
+  workers: number;
+  /** The backend in use here. */
+  backend: RunConfig['backend'];
+  /** What the optimizer was made with. */
+  adamW: AdamWOptions;
+}
+
+/**
+ * A model and its optimizer, and equal ones in worker threads. This thread is worker 0: it does its part of each call, and its model is
+ * the one to evaluate, sample and save. Everything that is summed is summed in the order of the workers, so the same number of workers
+ * gives the same bits.
+ */
+export class WorkerPool {
+  readonly #replica: Replica;
+  readonly #threads: readonly Thread[];
+
+  private constructor(replica: Replica, threads: readonly Thread[]) {
+    this.#replica = replica;
+    this.#threads = threads;
+  }
+
+  /** Starts the threads with the weights and moments as they are now. @throws WorkerError when one does not start */
+  static async start(
+    model: CausalLM,
+    optimizer: AdamW,
+    { workers: members, backend, adamW }: PoolOptions,
+  ): Promise<WorkerPool> {
+    const shared = new SharedGradients(model.weights, members);
+    const start: Omit<WorkerStart, 'member'> = {
+      ...{ members, memory: shared.memory, backend, config: model.config, adamW },
+      weights: await modelWeights(model),
+      moments: await optimizerMoments(optimizer),
+      step: optimizer.state().step,
+    };
+    const threads = Array.from({ length: members - 1 }, (_, i) => new Thread({ ...start, member: i + 1 }));
+    const pool = new WorkerPool(new Replica(0, model, optimizer, shared), threads);
+    try {
+      await Promise.all(threads.map(({ ready }) => ready));
+    } catch (error) {
+      await pool.close();
+      throw error;
+    }
+    return pool;
+  }
+
+  /** Batches that are best given to `losses` at a time. */
+  get size(): number {
+    return this.#threads.length + 1;
+  }
+
+  /**
+   * `trainStep` with the rows dealt over the workers. It differs from one worker's in the order of sums, that is in the last bits.
+   * @throws NonFiniteLossError or NonFiniteGradientError before any weight is touched, WorkerError when a thread has ended
+   */
+  async step(batches: readonly Batch[], { onPhase, ...rates }: UpdateOptions): Promise<StepResult> {
+    const parts = dealRows(batches, this.size);
+    const losses = await this.#call('gradients', (i) => (i ? [parts[i]] : [parts[i], onPhase]));
+    for (const loss of losses) if (!Number.isFinite(loss)) throw new NonFiniteLossError(loss);
+    const shares = targetShares(parts.map((part) => part.reduce((sum, { numTargets }) => sum + numTargets, 0)));
+    await this.#call('reduce', () => [shares]);
+    const [{ gradNorm, refused }] = await this.#call('update', () => [rates]);
+    if (refused) throw new NonFiniteGradientError(refused);
+    return { loss: losses.reduce((sum, loss, i) => sum + loss * shares[i], 0), gradNorm };
+  }
+
+  /** Mean nats per target of each of at most `size` batches, a worker each. */
+  losses(batches: readonly Batch[]): Promise<number[]> {
+    return this.#call('loss', (i) => [batches[i]], batches.length);
+  }
+
+  /** @throws WorkerError unless weights and moments of all workers are equal to the last bit: what is to be saved would be no run's */
+  async checkEqual(): Promise<void> {
+    const [first, ...others] = await this.#call('fingerprint', () => []);
+    const odd = others.findIndex((other) => other !== first);
+    if (odd >= 0)
+      throw new WorkerError(`the weights of worker ${odd + 1} of ${this.size} are no longer those of the main thread`);
+  }
+
+  /** Ends the threads; model and optimizer of this one stay. */
+  async close(): Promise<void> {
+    await Promise.all(this.#threads.map((thread) => thread.end()));
+  }
+
+  /** Calls a method of the first `members` replicas, all at the same time. */
+  #call<M extends Method>(
+    method: M,
+    args: (member: number) => Arguments<M>,
+    members = this.size,
+  ): Promise<Answer<M>[]> {
+    const threads = this.#threads.slice(0, members - 1); // first, as this thread's own part blocks it
+    const theirs = threads.map((thread, i) => thread.call(method, args(i + 1)));
+    const own = this.#replica[method] as (...args: Arguments<M>) => Promise<Answer<M>>;
+    return Promise.all([own.apply(this.#replica, args(0)), ...theirs]);
+  }
+}

@@ -1,0 +1,72 @@
+/** What each of several equal models does of a step. All take the same steps on the same sums, so they stay equal to the last bit. */
+import { createHash } from 'node:crypto';
+import * as tf from '@tensorflow/tfjs';
+import { type AdamW, NonFiniteGradientError } from '../../chunked/adamW/index.js';
+import type { CausalLM } from '../../models/index.js';
+import type { Batch } from '../data/index.js';
+import { lossOf } from '../evaluate.js';
+import { applyGradients, meanGradients, NonFiniteLossError, type UpdateOptions, type UpdateRates } from '../step.js';
+import { modelWeights, optimizerMoments } from '../weights.js';
+import type { SharedGradients } from './sharedGradients.js';
+
+/** A replica's methods: arguments and results can be sent between threads. */
+export class Replica {
+  #names: ReadonlySet<string> = new Set();
+
+  constructor(
+    readonly member: number,
+    readonly model: CausalLM,
+    readonly optimizer: AdamW,
+    readonly shared: SharedGradients,
+  ) {}
+
+  /** The mean loss over this member's batches; its gradients go into shared memory, unless the loss is not finite. */
+  async gradients(batches: readonly Batch[], onPhase?: UpdateOptions['onPhase']): Promise<number> {
+    try {
+      const { loss, grads } = await meanGradients(this.model, batches, onPhase);
+      await this.shared.write(this.member, grads);
+      this.#names = new Set(Object.keys(grads));
+      tf.dispose(grads);
+      return loss;
+    } catch (error) {
+      if (error instanceof NonFiniteLossError) return error.loss;
+      throw error;
+    }
+  }
+
+  /** Adds up this member's part of all gradients. */
+  async reduce(shares: readonly number[]): Promise<void> {
+    this.shared.reduce(this.member, shares);
+  }
+
+  /** The update by the sum. A sum that is not finite is `refused`, with the reason: by all members alike, as all see the same. */
+  async update(rates: UpdateRates): Promise<{ gradNorm: number; refused?: string }> {
+    const grads = this.shared.read(this.#names);
+    try {
+      return { gradNorm: await applyGradients(this.model, this.optimizer, grads, rates) };
+    } catch (error) {
+      if (error instanceof NonFiniteGradientError) return { gradNorm: Number.NaN, refused: error.message };
+      throw error;
+    } finally {
+      tf.dispose(grads);
+    }
+  }
+
+  /** Mean nats per target of one batch. */
+  loss(batch: Batch): Promise<number> {
+    return lossOf(this.model, batch);
+  }
+
+  /** Hash of all weights and moments. */
+  async fingerprint(): Promise<string> {
+    const hash = createHash('sha256');
+    for (const arrays of [await modelWeights(this.model), await optimizerMoments(this.optimizer)])
+      for (const { data } of arrays.values())
+        hash.update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    return hash.digest('hex');
+  }
+}
+
+export type Method = 'gradients' | 'reduce' | 'update' | 'loss' | 'fingerprint';
+export type Arguments<M extends Method> = Parameters<Replica[M]>;
+export type Answer<M extends Method> = Awaited<ReturnType<Replica[M]>>;
