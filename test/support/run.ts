@@ -68,14 +68,19 @@ export interface Finished {
 
 export interface SeqmixOptions {
   cwd?: string;
+  /** Added to the environment. */
+  env?: Record<string, string>;
   /** Called with all of stdout so far whenever it grows. */
   watch?: (stdout: string, child: ChildProcess) => void;
 }
 
 /** Runs the built command line. */
-export function seqmix(args: string[], { cwd, watch }: SeqmixOptions = {}): Promise<Finished> {
+export function seqmix(args: string[], { cwd, env, watch }: SeqmixOptions = {}): Promise<Finished> {
   if (!existsSync(bin)) throw new Error(`there is no ${bin}; run: npm run build`);
-  const child = spawn(process.execPath, [bin, ...args], { cwd, env: { ...process.env, NODE_NO_WARNINGS: '1' } });
+  const child = spawn(process.execPath, [bin, ...args], {
+    cwd,
+    env: { ...process.env, NODE_NO_WARNINGS: '1', ...env },
+  });
   let [stdout, stderr] = ['', ''];
   child.stdout.on('data', (data: Buffer) => {
     stdout += data;

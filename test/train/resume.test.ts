@@ -53,6 +53,18 @@ test('on wasm: killed, interrupted by Ctrl-C, resumed twice', async () => {
   expect(metricsOf(folder).length).toBe(20 + 4 + 1); // every step, evaluations at 6, 12, 18, 20, the whole part
 });
 
+test('on two workers, with uneven rows: killed, interrupted by Ctrl-C, resumed twice', async () => {
+  const train = { steps: 12, saveEvery: 3, evalEvery: 4, batchSize: 3, workers: 2 };
+  await expectSameRun({ train }, async (run) => {
+    expect((await run([], { watch: signalAtStep(5, 'SIGKILL') })).code).toBe('SIGKILL');
+    const { code, stdout } = await run(['--resume'], { watch: signalAtStep(8, 'SIGINT') });
+    expect(stdout).toMatch(/^steps: 12 of 3 x 24 tokens on 2 workers; /m);
+    expect(stdout).toMatch(/stopped at step \d+; saved\. Go on with the same command and --resume/);
+    expect(code).toBe(130);
+    expect(await run(['--resume'])).toMatchObject({ code: 0, stderr: '' });
+  });
+});
+
 test('on cpu, with packed documents and accumulation: killed and resumed', async () => {
   const settings = {
     backend: { name: 'cpu' },
