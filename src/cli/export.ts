@@ -1,11 +1,12 @@
 import { existsSync } from 'node:fs';
-import { cp, mkdir } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { cp, mkdir, writeFile } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import { exportModel, type ModelExport } from '../train/checkpoint/index.js';
+import { modelCard } from '../train/modelCard.js';
 import { type ModelRunInfo, openModel } from '../train/openModel.js';
 import { formatBytes } from '../train/progress.js';
 
-/** `seqmix export`. */
+/** `seqmix export`. A card that is there already is kept: people write in it. */
 export async function runExport(
   reference: string,
   folder: string,
@@ -17,6 +18,11 @@ export async function runExport(
   await exportModel(folder, { weights, config, dtype, info });
   const size = [...weights.values()].reduce((sum, { data }) => sum + data.length, 0);
   const bytes = size * (dtype === 'F32' ? 4 : 2);
+  const card = join(folder, 'README.md');
+  if (!existsSync(card)) {
+    const facts = { name: basename(resolve(folder)), config, parameters: size, dtype, run, step };
+    await writeFile(card, modelCard({ ...facts, bitsPerByte: metrics.bestBpb }));
+  }
   const at = step === undefined ? '' : ` of step ${step}`;
   console.log(
     `${folder}: ${size.toLocaleString('en')} parameters${at} from ${path} as ${dtype}, ${formatBytes(bytes)}`,

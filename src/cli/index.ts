@@ -102,7 +102,7 @@ The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the sam
 
   program
     .command('export')
-    .description('write the weights of a run as a model folder of its own')
+    .description('write the weights of a run as a model folder of its own, with a card (README.md)')
     .argument('<run>', 'folder of a run or a checkpoint; of a run the best checkpoint is taken')
     .argument('<folder>', 'folder to write')
     .addOption(

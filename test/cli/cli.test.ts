@@ -107,6 +107,10 @@ test('export, then eval of the exported model as of the run; describe without we
   expect(exported.stdout).toMatch(
     /^model: 3,840 parameters of step 12 from done.checkpoints.step-00000012 as F32, 15\.4 kB$/m,
   );
+  const card = readFileSync(join(cwd, 'model/README.md'), 'utf8');
+  expect(card).toMatch(
+    /^# model\n[\s\S]*\| parameters \| 3,840, stored as F32 \|[\s\S]*\| held-out bits per byte \| \d\.\d{3} \|/,
+  );
   const [ofRun, ofModel, ofFile, described, overridden] = await Promise.all([
     run('eval', 'done', '--json'),
     run('eval', 'model', '--json'),
