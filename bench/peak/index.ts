@@ -31,7 +31,9 @@ async function compile(): Promise<Uint8Array<ArrayBuffer>> {
   if (chooseBuild() === 'relaxed') flags.push('--enable', 'relaxed-simd');
   const files: Record<string, Uint8Array<ArrayBuffer>> = {};
   const { error, stderr } = await asc.main([source, '--baseDir', root, '--outFile', 'peak.wasm', ...flags], {
-    writeFile: (name: string, data: unknown) => void (files[basename(name)] = data as Uint8Array<ArrayBuffer>),
+    writeFile: (name: string, data: unknown) => {
+      files[basename(name)] = data as Uint8Array<ArrayBuffer>;
+    },
   });
   if (error) throw new Error(`bench: the kernel of the machine's limit does not compile: ${error.message}\n${stderr}`);
   return files['peak.wasm'];
