@@ -67,6 +67,12 @@ const trainSchema = z.strictObject({
     .describe('decay of the first and second moment of AdamW'),
   eps: z.number().positive().default(1e-8),
   clipNorm: z.number().nonnegative().default(1).describe('largest global gradient norm; 0: no clipping'),
+  recompute: z
+    .boolean()
+    .default(false)
+    .describe(
+      'run each block again in the backward pass instead of keeping what it computed: less memory, same numbers',
+    ),
   logEvery: count().default(10).describe('steps between lines of progress and of metrics.jsonl'),
   evalEvery: countOrOff().default(100).describe('steps between evaluations; 0: none'),
   evalBatches: count().default(16).describe('batches of an evaluation during the run; the last one takes all'),

@@ -6,6 +6,7 @@ import { type ModelConfig, type ModelConfigInput, resolveModelConfig } from './c
 import { type Block, createDecoder, type Decoder, HEAD, namedLayers, namedSpecs, TABLE } from './decoder.js';
 import { headLoss } from './headLoss.js';
 import { initialWeights } from './initialWeights.js';
+import { recomputed } from './recompute.js';
 
 /** What a model remembers of the tokens it has read: the state of each layer's mixer. The caller owns the tensors. */
 export type ModelState = LayerState[];
@@ -39,6 +40,8 @@ export interface LossOptions {
   cuSeqlens?: Int32Array;
   /** Positions with this target count for nothing; default -100. */
   ignoreIndex?: number;
+  /** Keep only the input of each block for the backward pass, which runs the block again. Same numbers, default false. */
+  recompute?: boolean;
 }
 
 /** The weights do not fit the model: nothing was loaded. */
@@ -106,12 +109,16 @@ export class CausalLM {
    * @param inputs [B, T] int32
    * @param targets [B, T] int32: the token after each input
    */
-  loss(inputs: tf.Tensor, targets: tf.Tensor, { cuSeqlens, ignoreIndex }: LossOptions = {}): tf.Scalar {
+  loss(
+    inputs: tf.Tensor,
+    targets: tf.Tensor,
+    { cuSeqlens, ignoreIndex, recompute = false }: LossOptions = {},
+  ): tf.Scalar {
     this.#check('loss', { inputs, targets });
     if (!tf.util.arraysEqual(inputs.shape, targets.shape))
       throw new RangeError(`CausalLM.loss: targets must have shape [${inputs.shape}], got [${targets.shape}]`);
     return tf.tidy(() => {
-      const { x } = this.#runBlocks(inputs, undefined, cuSeqlens);
+      const x = recompute ? this.#recomputedBlocks(inputs, cuSeqlens) : this.#runBlocks(inputs, undefined, cuSeqlens).x;
       const { y } = this.#decoder.norm.forward(x);
       const rows = tf.reshape(y, [-1, this.config.hiddenSize]) as tf.Tensor2D;
       return headLoss({ x: rows, weight: this.#head, targets: tf.reshape(targets, [-1]) }, { ignoreIndex });
@@ -153,6 +160,16 @@ export class CausalLM {
       x = y;
     }
     return { x, state: next };
+  }
+
+  /** The blocks without their states. */
+  #recomputedBlocks(ids: tf.Tensor, cuSeqlens?: Int32Array): tf.Tensor {
+    let x = this.#decoder.embeddings.forward(ids).y;
+    for (const block of this.#decoder.blocks) {
+      const weights = Object.values(block).flatMap((layer) => [...layer.weightsByName().values()]);
+      x = recomputed((x) => runBlock(block, x, undefined, cuSeqlens).y, x, weights);
+    }
+    return x;
   }
 
   #check(method: string, tokens: Record<string, tf.Tensor>, state?: ModelState): void {

@@ -16,10 +16,15 @@ export interface UpdateRates {
   clipNorm: number;
 }
 
-export interface UpdateOptions extends UpdateRates {
+/** How gradients are computed. */
+export interface GradientOptions {
+  /** Run each block again in the backward pass instead of keeping what it computed; default false. */
+  recompute?: boolean;
   /** Called when a phase begins. */
   onPhase?: (phase: Phase) => void;
 }
+
+export type UpdateOptions = UpdateRates & GradientOptions;
 
 export interface StepResult {
   /** Mean nats per target over the micro-batches. */
@@ -46,7 +51,7 @@ export async function trainStep(
   batches: readonly Batch[],
   options: UpdateOptions,
 ): Promise<StepResult> {
-  const { loss, grads } = await meanGradients(model, batches, options.onPhase);
+  const { loss, grads } = await meanGradients(model, batches, options);
   try {
     return { loss, gradNorm: await applyGradients(model, optimizer, grads, options) };
   } finally {
@@ -61,15 +66,15 @@ export async function trainStep(
 export async function meanGradients(
   model: CausalLM,
   batches: readonly Batch[],
-  onPhase?: UpdateOptions['onPhase'],
+  options: GradientOptions = {},
 ): Promise<{ loss: number; grads: Record<string, tf.Tensor> }> {
   const shares = targetShares(batches.map(({ numTargets }) => numTargets));
   let total: Record<string, tf.Tensor> = {};
   let loss = 0;
   try {
     for (const [i, batch] of batches.entries()) {
-      const { nats, grads } = await lossAndGrads(model, batch, onPhase);
-      onPhase?.('update');
+      const { nats, grads } = await lossAndGrads(model, batch, options);
+      options.onPhase?.('update');
       loss += nats * shares[i];
       if (batches.length === 1) total = grads;
       else {
@@ -106,11 +111,11 @@ export async function applyGradients(
 async function lossAndGrads(
   model: CausalLM,
   batch: Batch,
-  onPhase?: (phase: Phase) => void,
+  { recompute, onPhase }: GradientOptions,
 ): Promise<{ nats: number; grads: Record<string, tf.Tensor> }> {
   onPhase?.('forward');
   const forward = () => {
-    const loss = batchLoss(model, batch);
+    const loss = batchLoss(model, batch, { recompute });
     onPhase?.('backward');
     return loss;
   };
@@ -127,9 +132,13 @@ async function lossAndGrads(
 }
 
 /** Mean nats per target of one batch: rows of the batch, or packed documents when it carries their offsets. */
-export function batchLoss(model: CausalLM, { inputs, targets, batchSize, seqLen, cuSeqlens }: Batch): tf.Scalar {
+export function batchLoss(
+  model: CausalLM,
+  { inputs, targets, batchSize, seqLen, cuSeqlens }: Batch,
+  { recompute }: Pick<GradientOptions, 'recompute'> = {},
+): tf.Scalar {
   const shape: [number, number] = cuSeqlens ? [1, batchSize * seqLen] : [batchSize, seqLen];
   return tf.tidy(() =>
-    model.loss(tf.tensor2d(inputs, shape, 'int32'), tf.tensor2d(targets, shape, 'int32'), { cuSeqlens }),
+    model.loss(tf.tensor2d(inputs, shape, 'int32'), tf.tensor2d(targets, shape, 'int32'), { cuSeqlens, recompute }),
   );
 }

@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { AdamW } from '../../src/chunked/index.js';
 import { resolveRunConfig } from '../../src/config/index.js';
 import { CausalLM } from '../../src/models/index.js';
@@ -53,6 +53,21 @@ describe.each([
     }
     model.dispose();
   });
+});
+
+test('recompute: the update is the same to the last bit', async () => {
+  const weightsAfter = async (recompute: boolean) => {
+    const [model, optimizer] = [new CausalLM(config, { seed: 7 }), new AdamW()];
+    const reader = new SequenceReader(joined, { batchSize: 2, seqLen: 16, mode: 'random', seed: 1 });
+    const kept = vi.spyOn(model, 'loss');
+    const result = await trainStep(model, optimizer, [reader.next()], { ...update, recompute });
+    expect(kept.mock.calls[0][2]).toMatchObject({ recompute });
+    const weights = [...model.weights.values()].map((weight) => Float32Array.from(weight.dataSync()));
+    model.dispose();
+    optimizer.dispose();
+    return { result, weights };
+  };
+  expect(await weightsAfter(true)).toEqual(await weightsAfter(false));
 });
 
 test('a thousand steps hold no more tensors and no more wasm memory than the second', async () => {

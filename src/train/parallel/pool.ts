@@ -66,9 +66,9 @@ export class WorkerPool {
    * `trainStep` with the rows dealt over the workers. It differs from one worker's in the order of sums, that is in the last bits.
    * @throws NonFiniteLossError or NonFiniteGradientError before any weight is touched, WorkerError when a thread has ended
    */
-  async step(batches: readonly Batch[], { onPhase, ...rates }: UpdateOptions): Promise<StepResult> {
+  async step(batches: readonly Batch[], { recompute, onPhase, ...rates }: UpdateOptions): Promise<StepResult> {
     const parts = dealRows(batches, this.size);
-    const losses = await this.#call('gradients', (i) => (i ? [parts[i]] : [parts[i], onPhase]));
+    const losses = await this.#call('gradients', (i) => [parts[i], i ? { recompute } : { recompute, onPhase }]);
     for (const loss of losses) if (!Number.isFinite(loss)) throw new NonFiniteLossError(loss);
     const shares = targetShares(parts.map((part) => part.reduce((sum, { numTargets }) => sum + numTargets, 0)));
     await this.#call('reduce', () => [shares]);

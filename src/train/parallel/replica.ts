@@ -5,7 +5,7 @@ import { type AdamW, NonFiniteGradientError } from '../../chunked/adamW/index.js
 import type { CausalLM } from '../../models/index.js';
 import type { Batch } from '../data/index.js';
 import { lossOf } from '../evaluate.js';
-import { applyGradients, meanGradients, NonFiniteLossError, type UpdateOptions, type UpdateRates } from '../step.js';
+import { applyGradients, type GradientOptions, meanGradients, NonFiniteLossError, type UpdateRates } from '../step.js';
 import { modelWeights, optimizerMoments } from '../weights.js';
 import type { SharedGradients } from './sharedGradients.js';
 
@@ -21,9 +21,9 @@ export class Replica {
   ) {}
 
   /** The mean loss over this member's batches; its gradients go into shared memory, unless the loss is not finite. */
-  async gradients(batches: readonly Batch[], onPhase?: UpdateOptions['onPhase']): Promise<number> {
+  async gradients(batches: readonly Batch[], options?: GradientOptions): Promise<number> {
     try {
-      const { loss, grads } = await meanGradients(this.model, batches, onPhase);
+      const { loss, grads } = await meanGradients(this.model, batches, options);
       await this.shared.write(this.member, grads);
       this.#names = new Set(Object.keys(grads));
       tf.dispose(grads);
