@@ -48,6 +48,8 @@ export interface Row {
   case: string;
   backend: string;
   build: string;
+  /** The library that multiplied matrices instead of our kernels; `off` where they did. */
+  native: string;
   cpu: string;
   cores: number;
   node: string;
@@ -148,12 +150,13 @@ export function against(mine: number[], peers: number[]): Pick<Row, 'ms' | 'peer
   return { ms, peerMs, ratio: peerMs / ms, spread: { ms: range(mine), peerMs: range(peers) } };
 }
 
-let build = 'unknown';
+let [build, native] = ['unknown', 'unknown'];
 
-/** What every row says: where it was measured, and which build of the kernels ran. */
+/** What every row says: where it was measured, and what ran. */
 export function facts(suite: string, name: string): Row {
   const [{ model }] = cpus();
-  return { suite, case: name, backend: 'wasm', build, cpu: model, cores: cpus().length, node: process.versions.node };
+  const ran = { backend: 'wasm', build, native };
+  return { suite, case: name, ...ran, cpu: model, cores: cpus().length, node: process.versions.node };
 }
 
 /** A contestant that runs a task of the suite in a process of its own. */
@@ -184,7 +187,7 @@ export function inProcess(suite: Suite, name: string, params: Params): Contestan
       const file = fileURLToPath(new URL('./worker.ts', import.meta.url));
       child = fork(file, [], { execArgv: ['--import', 'tsx'], env: { ...process.env, NODE_NO_WARNINGS: '1' } });
       const answer = await ask({ kind: 'prepare', suite: suite.name, task: name, params });
-      if (task.setup === 'ours') build = answer.build ?? 'none';
+      if (task.setup === 'ours') [build, native] = [answer.build ?? 'none', answer.native ?? 'off'];
       await warmUp(time);
     },
     time,
@@ -198,6 +201,7 @@ export function inProcess(suite: Suite, name: string, params: Params): Contestan
 export interface Answer {
   ms: number;
   build?: string;
+  native?: string;
   error?: string;
 }
 

@@ -1,13 +1,13 @@
 /** Rows as Markdown, for a person or a document. */
 import type { Row } from './harness.js';
 
-const COMMON = ['suite', 'backend', 'build', 'cpu', 'cores', 'node', 'reps'];
+const COMMON = ['suite', 'backend', 'build', 'native', 'cpu', 'cores', 'node', 'reps'];
 
 /** A line with what all rows share, the comparisons as one table, and the other rows as a list. */
 export function markdown(rows: Row[]): string {
   if (rows.length === 0) return 'no rows';
   const last = rows[rows.length - 1];
-  const head = `${last.suite}: ${last.cpu}, ${last.cores} cores, Node ${last.node}, backend ${last.backend}, ${last.build} build; medians with fastest and slowest of ${rows[0].reps ?? '?'} in brackets`;
+  const head = `${last.suite}: ${last.cpu}, ${last.cores} cores, Node ${last.node}, backend ${last.backend}, ${last.build} build, native products ${last.native}; medians with fastest and slowest of ${rows[0].reps ?? '?'} in brackets`;
   const comparisons = rows.filter((row) => row.peer);
   const cells = comparisons.map((row) => [
     row.case,

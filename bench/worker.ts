@@ -1,7 +1,8 @@
 /** The process of one contestant: prepares one task of a suite, then times it once for every request. */
 import * as tf from '@tensorflow/tfjs';
 import '@tensorflow/tfjs-backend-wasm';
-import { installedBuild } from '../src/chunked/wasm/runtime.js';
+import { libraryName } from '../src/backend/native.js';
+import { installedBuild, installedNative } from '../src/chunked/wasm/runtime.js';
 import { useBackend } from '../src/index.js';
 import type { Answer, Params } from './harness.js';
 import { suites } from './suites.js';
@@ -16,7 +17,8 @@ async function answer(request: Request): Promise<Omit<Answer, 'error'>> {
     if (task.setup === 'ours') await useBackend('wasm');
     else await tf.setBackend('wasm');
     run = task.prepare(request.params);
-    return { ms: 0, build: installedBuild() };
+    const native = installedNative();
+    return { ms: 0, build: installedBuild(), native: native && libraryName(native) };
   }
   if (!run) throw new Error('bench worker: asked to time before it was prepared');
   const start = performance.now();

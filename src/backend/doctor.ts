@@ -2,9 +2,10 @@
 import * as tf from '@tensorflow/tfjs';
 import { getThreadsCount } from '@tensorflow/tfjs-backend-wasm';
 import { kernelBinaries } from '../chunked/wasm/generated/index.js';
-import { installedBuild, type SimdBuild, wasmBytes } from '../chunked/wasm/runtime.js';
+import { installedBuild, installedNative, type SimdBuild, wasmBytes } from '../chunked/wasm/runtime.js';
 import { FIXES } from './fixes/index.js';
 import type { Fix } from './fixes/replaceKernel.js';
+import { NATIVE_VARIABLE, nativeRequest, usableNative } from './native.js';
 import { installedVersion } from './optional.js';
 import { RELAXED_SIMD_VARIABLE, refusalOfRelaxedSimd, relaxedSimdRequest } from './relaxedSimd.js';
 import { TENSORFLOW_PACKAGES } from './tensorflow.js';
@@ -28,6 +29,16 @@ export interface DoctorReport {
     /** Why this engine cannot have it, `null` where it can. */
     refusal: string | null;
   };
+  native: {
+    /** What `useBackend` is asked for without an option: the environment variable, else `auto`. */
+    request: string;
+    /** Why native products cannot be had here, and what helps; `null` where they can. */
+    refusal: string | null;
+    /** The library they would be done by, with its build options; `null` where there is none. */
+    library: string | null;
+    /** They are in use on the active backend. */
+    inUse: boolean;
+  };
   /** Threads of the stock wasm kernels, `null` before that backend ran: 1 wherever `useBackend` started it. Our kernels use one. */
   threads: number | null;
   /** In bytes. `tensors`: what TensorFlow.js holds; `wasm`: size of the wasm memory, which never shrinks; `limit`: what it may grow to. */
@@ -44,7 +55,10 @@ export interface DoctorReport {
 /** 65536 pages, as @tensorflow/tfjs-backend-wasm 4.22.0 declares its memory. */
 const WASM_LIMIT = 2 ** 32;
 
-/** Looks without changing anything but this: on Node 20 the V8 flag for relaxed SIMD is switched on to see whether it works. */
+/**
+ * Looks without changing anything but this: on Node 20 the V8 flag for relaxed SIMD is switched on to see whether it works, and the
+ * native addon is loaded where it is built.
+ */
 export async function doctor(): Promise<DoctorReport> {
   const os = globalThis.process?.getBuiltinModule?.('node:os');
   const backend = tf.engine().backendName || null; // not tf.getBackend(), which would start one
@@ -59,6 +73,7 @@ export async function doctor(): Promise<DoctorReport> {
     backend,
     simd: (await tf.env().getAsync('WASM_HAS_SIMD_SUPPORT')) === true,
     relaxedSimd: { request: relaxedSimdRequest(undefined), refusal: refusalOfRelaxedSimd() ?? null },
+    native: native(backend),
     threads: threads(),
     memory: memory(),
     kernels: build ? { build, ops: Object.keys(kernelBinaries).sort() } : null,
@@ -77,6 +92,14 @@ const concerns = (backend: string | null) => (fix: Fix) => !backend || fix.backe
 function packageVersions(): Record<string, string | null> {
   const names = ['seqmix', '@tensorflow/tfjs', '@tensorflow/tfjs-backend-wasm', WEBGPU_PACKAGE, 'webgpu'];
   return Object.fromEntries([...names, ...TENSORFLOW_PACKAGES].map((name) => [name, installedVersion(name) ?? null]));
+}
+
+function native(backend: string | null): DoctorReport['native'] {
+  const addon = usableNative();
+  const inUse = backend !== null && installedNative() !== undefined;
+  const request = nativeRequest(undefined);
+  if (typeof addon === 'string') return { request, refusal: addon, library: null, inUse };
+  return { request, refusal: null, library: `${addon.config}, kernels for ${addon.core}`, inUse };
 }
 
 function threads(): number | null {
@@ -120,7 +143,7 @@ function lookForTensorflow() {
 
 /** The report as text, one fact a line. */
 export function formatDoctor(report: DoctorReport): string {
-  const { cpu, memory, kernels, relaxedSimd, optionalBackends } = report;
+  const { cpu, memory, kernels, relaxedSimd, native, optionalBackends } = report;
   const missing = report.fixes.filter((fix) => !fix.installed);
   const lines: [string, string][] = [
     ...Object.entries(report.packages).map(([name, version]): [string, string] => [name, version ?? 'not found']),
@@ -130,6 +153,10 @@ export function formatDoctor(report: DoctorReport): string {
     ['backend', report.backend ?? "none chosen yet; call await useBackend('wasm')"],
     ['wasm SIMD', report.simd ? 'yes' : 'no'],
     ['relaxed SIMD', `${relaxedSimd.refusal ?? 'yes'} (${RELAXED_SIMD_VARIABLE}: ${relaxedSimd.request})`],
+    [
+      'native products',
+      `${native.inUse ? 'in use' : 'not in use'}; ${native.refusal ?? native.library} (${NATIVE_VARIABLE}: ${native.request})`,
+    ],
     ['stock wasm threads', report.threads === null ? 'not started' : String(report.threads)],
     ['memory of tensors', megabytes(memory.tensors)],
     [

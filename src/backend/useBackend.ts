@@ -5,6 +5,7 @@ import { checkOneOf } from '../chunked/check.js';
 import { installKernels } from '../chunked/wasm/runtime.js';
 import { installFixes } from './fixes/index.js';
 import { BACKENDS, type BackendName } from './names.js';
+import { chooseNative, type NativeOption } from './native.js';
 import { chooseBuild, type RelaxedSimd } from './relaxedSimd.js';
 import { loadTensorflow } from './tensorflow.js';
 import { loadWebgpu } from './webgpu.js';
@@ -17,6 +18,13 @@ export interface BackendOptions {
    * `on`: throw where it cannot be had; `off`: never. Default: environment variable SEQMIX_RELAXED_SIMD, else `auto`.
    */
   relaxedSimd?: RelaxedSimd;
+  /**
+   * Matrix products on wasm by the system's BLAS, where the native addon is built (Node only). `auto`: where it is there and computes
+   * rightly; `on`: throw where it cannot be had; `off`: never. Default: environment variable SEQMIX_NATIVE, else `auto`.
+   */
+  native?: NativeOption;
+  /** Threads for a native product, in the whole process; default 1. */
+  nativeThreads?: number;
 }
 
 let last: Promise<void> = Promise.resolve();
@@ -33,9 +41,10 @@ export function useBackend(name: BackendName = 'wasm', options: BackendOptions =
   return result;
 }
 
-async function activate(name: BackendName, { relaxedSimd }: BackendOptions): Promise<void> {
+async function activate(name: BackendName, { relaxedSimd, native, nativeThreads }: BackendOptions): Promise<void> {
   checkOneOf('useBackend', 'name', name, BACKENDS);
   const build = chooseBuild(name === 'wasm' ? relaxedSimd : 'off');
+  const addon = name === 'wasm' ? chooseNative(native, nativeThreads) : undefined;
   const before = tf.engine().backendName; // not tf.getBackend(), which would start one
   try {
     if (name === 'webgpu') await loadWebgpu();
@@ -43,7 +52,7 @@ async function activate(name: BackendName, { relaxedSimd }: BackendOptions): Pro
     if (name === 'wasm') useUnsharedMemory();
     await setBackend(name);
     if (name === 'cpu') silenceBanner();
-    if (name === 'wasm') await installKernels(build);
+    if (name === 'wasm') await installKernels(build, addon);
   } catch (error) {
     if (before) await tf.setBackend(before); // a failed start, or the import of a native package, may have changed it
     throw error;

@@ -124,6 +124,15 @@ The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the sam
       process.exitCode = await runDoctor(options);
     });
 
+  program
+    .command('build-native')
+    .description('build the optional addon that multiplies matrices by OpenBLAS or Accelerate; says what it needs')
+    .option('--force', 'build although it is up to date', false)
+    .action(async (options: { force: boolean }) => {
+      const { runBuildNative } = await import('./buildNative.js');
+      process.exitCode = runBuildNative(options);
+    });
+
   return program;
 }
 

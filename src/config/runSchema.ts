@@ -15,6 +15,10 @@ const backendSchema = z.strictObject({
     .enum(['auto', 'on', 'off'])
     .optional()
     .describe('fused multiply-add in the wasm kernels; default: environment variable SEQMIX_RELAXED_SIMD, else auto'),
+  native: z
+    .enum(['auto', 'on', 'off'])
+    .optional()
+    .describe('matrix products on wasm by the native addon; default: environment variable SEQMIX_NATIVE, else auto'),
 });
 
 const tokenizerSchema = z.discriminatedUnion('type', [

@@ -2,12 +2,13 @@
 import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { useBackend } from '../backend/useBackend.js';
+import { libraryName } from '../backend/native.js';
 import { AdamW } from '../chunked/adamW/index.js';
-import { installedBuild } from '../chunked/wasm/runtime.js';
+import { installedBuild, installedNative } from '../chunked/wasm/runtime.js';
 import type { RunConfig } from '../config/index.js';
 import { quote } from '../config/problems.js';
 import { CausalLM } from '../models/index.js';
+import { startBackend } from './arithmetic.js';
 import {
   CheckpointError,
   type CheckpointParts,
@@ -55,14 +56,14 @@ export type DataPosition = ReaderPosition & { fingerprint: string };
 
 /** Opens a run; an earlier one in its folder is only touched (resumed, or deleted by `fresh`) when all else stands. */
 export async function prepareRun(
-  config: RunConfig,
+  given: RunConfig,
   { resume = false, fresh = false }: { resume?: boolean; fresh?: boolean },
 ): Promise<PreparedRun> {
   const startedAt = performance.now();
-  const { dir } = config.output;
-  const from = fresh ? undefined : await startingPoint(config, resume);
-  const { name, ...backendOptions } = config.backend;
-  await useBackend(name, backendOptions);
+  const { dir } = given.output;
+  const from = fresh ? undefined : await startingPoint(given, resume);
+  const { backend, warnings } = await startBackend(given.backend, (from?.runConfig as RunConfig | undefined)?.backend);
+  const config = { ...given, backend }; // a checkpoint says what was in use
   const tokenizer = loadTokenizer(config.tokenizer);
   const data = await loadTrainingData(config, tokenizer);
   const reader = data.trainingReader();
@@ -94,7 +95,7 @@ export async function prepareRun(
     savedStep: from?.step ?? 0,
     best: from?.best,
     tokensPerStep: batchSize * seqLen * accumulate,
-    intro: intro(config, model, data, from),
+    intro: [...intro(config, model, data, from), ...warnings, ''],
   };
 }
 
@@ -166,7 +167,9 @@ function differences(path: string, before: unknown, now: unknown): [string, unkn
 function intro(config: RunConfig, model: CausalLM, data: TrainingData, from: CheckpointParts | undefined): string[] {
   const { batchSize, seqLen, accumulate, steps, workers } = config.train;
   const before = (from?.runConfig as RunConfig | undefined)?.train.workers ?? 1;
-  const simd = config.backend.name === 'wasm' ? ` (${installedBuild()} SIMD kernels)` : '';
+  const native = installedNative();
+  const products = native ? `, products by ${libraryName(native)}` : '';
+  const simd = config.backend.name === 'wasm' ? ` (${installedBuild()} SIMD kernels${products})` : '';
   const n = (x: number) => x.toLocaleString('en');
   return [
     `seqmix ${config.name}: ${n(model.numParameters)} parameters, ${config.model.numLayers} layers, backend ${config.backend.name}${simd}, seed ${config.seed}`,
@@ -176,6 +179,5 @@ function intro(config: RunConfig, model: CausalLM, data: TrainingData, from: Che
     ...(from && before !== workers
       ? [`train.workers was ${before} and is ${workers}: sums are taken in another order, so the last bits will differ`]
       : []),
-    '',
   ];
 }

@@ -11,6 +11,8 @@ test('on wasm: versions, build, fixes and what the backend lacks', async () => {
   expect(report).toMatchObject({ node: process.versions.node, backend: 'wasm', simd: true, threads: 1 });
   expect(report.cpu.count).toBeGreaterThan(0);
   expect(report.relaxedSimd).toEqual({ request: process.env.SEQMIX_RELAXED_SIMD || 'auto', refusal: null });
+  expect(report.native).toMatchObject({ request: process.env.SEQMIX_NATIVE || 'auto' });
+  expect(report.native.refusal === null).toBe(report.native.library !== null);
   expect(report.kernels?.ops).toEqual(expect.arrayContaining(['fixes', 'swiGlu']));
   expect(report.memory.tensors).toBeGreaterThanOrEqual(kept.size * 4);
   expect(report.memory.wasm).toBeGreaterThan(kept.size * 4);
@@ -55,6 +57,7 @@ test('the text has one aligned line for each fact', async () => {
   const column = lines[0].indexOf('0.');
   for (const line of lines) expect(line.slice(column - 2, column), line).toBe('  ');
   expect(text).toMatch(/^relaxed SIMD +yes \(SEQMIX_RELAXED_SIMD: off\)$/m);
+  expect(text).toMatch(/^native products +(not )?in use; .* \(SEQMIX_NATIVE: (auto|on|off)\)$/m);
   expect(text).toMatch(/^kernels missing +.*Einsum/m);
   expect(text).toMatch(/^backend tensorflow +(not )?available: /m);
   expect(text).not.toContain('undefined');

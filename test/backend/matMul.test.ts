@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { productOracle } from '../oracle/product.js';
 import { expectClose, normal, outputsAndGrads, randomTensors, values } from '../support/tensors.js';
+import { describeProducts } from './native.js';
 import { withStockKernel } from './stock.js';
 
 type Case = { M: number; N: number; K: number; transposeA: boolean; transposeB: boolean; seed: number };
@@ -39,7 +40,7 @@ function expectProduct(c: Case): void {
   });
 }
 
-describe('matMul on wasm', () => {
+describeProducts('matMul on wasm', () => {
   test('equals float64 for any small sizes and transposes', () => {
     const sizes = { M: upTo(40), N: upTo(40), K: upTo(40), transposeA: fc.boolean(), transposeB: fc.boolean() };
     fc.assert(fc.property(fc.record({ ...sizes, seed: upTo(1e6) }), expectProduct), { numRuns: 300 });
@@ -193,7 +194,7 @@ describe('matMul on wasm', () => {
   });
 });
 
-describe('fused.matMul on wasm', () => {
+describeProducts('fused.matMul on wasm', () => {
   const weights = [0.1, -0.2, 0.3, 0.5, -0.7];
   const activations: Record<string, (x: number, column: number) => number> = {
     linear: (x) => x,

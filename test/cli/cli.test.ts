@@ -22,7 +22,7 @@ describe('usage', () => {
   test('--help lists the commands, --version is that of the package', async () => {
     const [help, version] = await Promise.all([run('--help'), run('--version')]);
     expect(help.code).toBe(0);
-    for (const command of ['train', 'generate', 'eval', 'describe', 'export', 'doctor'])
+    for (const command of ['train', 'generate', 'eval', 'describe', 'export', 'doctor', 'build-native'])
       expect(help.stdout).toMatch(new RegExp(`^ {2}${command} `, 'm'));
     expect(version.stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });

@@ -1,4 +1,4 @@
-/** The matrix product of two tensors in the wasm backend's memory: shapes and memory; the arithmetic is in kernel.as.ts. */
+/** The product of two matrices in the wasm backend's memory: by the native addon where it is in use, else by kernel.as.ts. */
 import type { WasmContext } from '../wasm/runtime.js';
 
 export interface Product {
@@ -13,11 +13,31 @@ export interface Product {
 
 /** C [M, N] = op(A) op(B) + bias, by byte offsets of dense row-major float32 matrices; `bias` [N] is 0 for none. */
 export function multiply(ctx: WasmContext, a: number, b: number, bias: number, c: number, product: Product): void {
-  multiplyAll(ctx, [[a, b, c]], bias, product);
+  const { M, N, K, transposeA = false, transposeB = false } = product;
+  const { native } = ctx;
+  if (native && !isSkinny(M)) native.multiply(ctx.memoryForNative(), a, b, c, bias, M, N, K, transposeA, transposeB);
+  else multiplyByKernel(ctx, [[a, b, c]], bias, product);
 }
 
 /** The same for many matrices [a, b, c] of the same sizes, with one bias. */
 export function multiplyAll(
+  ctx: WasmContext,
+  matrices: [number, number, number][],
+  bias: number,
+  product: Product,
+): void {
+  const { M, N, K, transposeA = false, transposeB = false } = product;
+  const { native } = ctx;
+  if (native && !isSkinny(M))
+    native.multiplyAll(ctx.memoryForNative(), Uint32Array.from(matrices.flat()), bias, M, N, K, transposeA, transposeB);
+  else multiplyByKernel(ctx, matrices, bias, product);
+}
+
+/** BLAS packs all of B for a few rows of A, which takes longer than our kernel's whole product; a single row it reads B for, once. */
+const isSkinny = (M: number) => M > 1 && M <= 4;
+
+/** The same by the wasm kernel, whatever else is there. */
+export function multiplyByKernel(
   ctx: WasmContext,
   matrices: [number, number, number][],
   bias: number,

@@ -12,17 +12,48 @@ export type KernelExports = Record<string, (...args: number[]) => number>;
 /** Which build of the kernels runs: `relaxed` uses fused multiply-add (one rounding), `plain` does not. */
 export type SimdBuild = 'plain' | 'relaxed';
 
+/**
+ * Matrix products by native code on the wasm memory (`native/`): C [M, N] = op(A) op(B) + bias, by byte offsets into `memory`, `bias` 0
+ * for none. Both throw a RangeError for a matrix that does not lie within the memory.
+ */
+export interface NativeProduct {
+  /** The library that computes: name, version, build options. */
+  readonly config: string;
+  /** The set of kernels it chose for this processor. */
+  readonly core: string;
+  multiply(
+    memory: ArrayBuffer | Uint8Array,
+    ...call: [
+      ...[a: number, b: number, c: number, bias: number],
+      ...[M: number, N: number, K: number, transposeA: boolean, transposeB: boolean],
+    ]
+  ): void;
+  /** For many matrices of the same sizes: `offsets` are a, b, c, a, b, c, ... */
+  multiplyAll(
+    memory: ArrayBuffer | Uint8Array,
+    offsets: Uint32Array,
+    bias: number,
+    ...call: [M: number, N: number, K: number, transposeA: boolean, transposeB: boolean]
+  ): void;
+}
+
 interface Installed {
   kernels: KernelExports;
   build: SimdBuild;
+  native?: NativeProduct;
 }
 
 const installed = new WeakMap<object, Installed>();
 
-/** Compile our kernels against the memory of the active wasm backend. Idempotent for the same build. */
-export async function installKernels(build: SimdBuild): Promise<void> {
+/** Compile our kernels against the memory of the active wasm backend (once for a build), with native products beside them or none. */
+export async function installKernels(build: SimdBuild, native?: NativeProduct): Promise<void> {
   const backend = tf.backend() as BackendWasm;
-  if (installed.get(backend)?.build === build) return;
+  const found = installed.get(backend);
+  const kernels = found?.build === build ? found.kernels : await compileKernels(backend, build);
+  installed.set(backend, { kernels, build, native });
+}
+
+async function compileKernels(backend: BackendWasm, build: SimdBuild): Promise<KernelExports> {
   const memory = wasmMemory(backend);
   if (isShared(memory))
     throw new Error(
@@ -38,7 +69,12 @@ export async function installKernels(build: SimdBuild): Promise<void> {
       kernels[name] = fn as KernelExports[string];
     }
   }
-  installed.set(backend, { kernels, build });
+  return kernels;
+}
+
+/** What multiplies matrices on the active backend instead of our kernels, or undefined where they do it. */
+export function installedNative(): NativeProduct | undefined {
+  return installed.get(tf.backend())?.native;
 }
 
 /** True when this engine compiles the fused-multiply-add build of every kernel as it is set now. */
@@ -78,12 +114,14 @@ export class WasmContext {
   constructor(
     readonly backend: BackendWasm,
     readonly kernels: KernelExports,
+    /** Multiplies matrices instead of our kernels, where it is in use. */
+    readonly native?: NativeProduct,
   ) {}
 
   static of(backend: unknown): WasmContext {
     const found = installed.get(backend as object);
     if (!found) throw new Error("seqmix: no kernels on this backend; call await useBackend('wasm') first");
-    return new WasmContext(backend as BackendWasm, found.kernels);
+    return new WasmContext(backend as BackendWasm, found.kernels, found.native);
   }
 
   /** Byte offset of a tensor in the backend's memory; 0 for none, which kernels read as "absent". */
@@ -129,6 +167,12 @@ export class WasmContext {
   /** The memory itself; make views for immediate use only. */
   get memory(): WebAssembly.Memory {
     return wasmMemory(this.backend);
+  }
+
+  /** The memory as Node-API takes it: an ArrayBuffer as it is, a SharedArrayBuffer only as a view. For immediate use only. */
+  memoryForNative(): ArrayBuffer | Uint8Array {
+    const { buffer } = this.memory;
+    return buffer instanceof ArrayBuffer ? buffer : new Uint8Array(buffer);
   }
 
   /** Copy integers (offsets, tables) into scratch memory at `offset`. */
