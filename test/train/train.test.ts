@@ -45,7 +45,9 @@ test('a whole run: learns, reports, keeps the last and the best checkpoint, free
   expect(saved).toBe(30);
   expect(figures.bestBpb).toBe(best!.value);
   const report = lines.join('\n');
-  expect(report).toMatch(/^seqmix tiny: 3,\d{3} parameters, 2 layers, backend wasm \(plain SIMD kernels(, products by .*)?\), seed 0$/m);
+  expect(report).toMatch(
+    /^seqmix tiny: 3,\d{3} parameters, 2 layers, backend wasm \(plain SIMD kernels(, products by .*)?\), seed 0$/m,
+  );
   expect(report).toMatch(/^step 30\/30 {2}loss \d\.\d{4} {2}bpb .* lr 1\.00e-3 {2}\|g\| .* tok\/s .* ETA 0s$/m);
   expect(report).toMatch(/^whole validation part: .* bits\/byte over \d+ tokens$/m);
   expect(report).toMatch(/^gzip -9 of the same bytes: \d\.\d{3} bits\/byte; (the model|gzip) is ahead$/m);
