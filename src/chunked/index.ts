@@ -33,6 +33,7 @@ export {
 } from './gates/index.js';
 export { type GlaInputs, type GlaOptions, type GlaOutput, gla } from './gla/index.js';
 export { type L2NormOptions, l2Norm } from './l2Norm/index.js';
+export { linearAll } from './linear/all.js';
 export { type LinearInputs, type LinearOptions, linear } from './linear/index.js';
 export { type GatedRmsNormOptions, gatedRmsNorm, type RmsNormOptions, rmsNorm } from './rmsNorm/index.js';
 export { type RotaryEmbeddingOptions, rotaryEmbedding } from './rotary/index.js';

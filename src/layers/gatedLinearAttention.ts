@@ -5,7 +5,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { checkOneOf } from '../chunked/check.js';
-import { causalConv1d, gatedRmsNorm, gla, linear, logSigmoidGate, rmsNorm } from '../chunked/index.js';
+import { causalConv1d, gatedRmsNorm, gla, linear, linearAll, logSigmoidGate, rmsNorm } from '../chunked/index.js';
 import { mergeHeads, repeatHeads, splitHeads } from './heads.js';
 import {
   type ForwardOptions,
@@ -157,27 +157,32 @@ export class GatedLinearAttention extends SeqLayer<GatedLinearAttentionOptions> 
     const { numHeads, clampMin, gateLogitNormalizer, chunkSize, form } = this.options;
     const shared = numHeads / this.#kvHeads;
     const next: LayerState = {};
-    const project = (name: 'q' | 'k' | 'v') => {
-      const p = linear({ x, weight: this.need(`${name}_proj.weight`) });
+    const [q, k, v, low, outputGate] = linearAll({ x, weights: this.#projections() });
+    const feature = (name: 'q' | 'k' | 'v', p: tf.Tensor) => {
       const y = this.options.useShortConv ? this.#convolve(name, p, state, next, cuSeqlens) : p;
       return this.options.featureMap && name !== 'v' ? tf.relu(y) : y;
     };
-    const low = linear({ x, weight: this.need('gk_proj.0.weight') });
     const gate = linear({ x: low, weight: this.need('gk_proj.1.weight'), bias: this.need('gk_proj.1.bias') });
     const g = logSigmoidGate({ x: gate }, { normalizer: gateLogitNormalizer, clampMin: clampMin ?? undefined });
     const { o, finalState } = gla(
       {
-        q: splitHeads(project('q'), numHeads),
-        k: repeatHeads(project('k'), this.#kvHeads, shared),
-        v: repeatHeads(project('v'), this.#kvHeads, shared),
+        q: splitHeads(feature('q', q), numHeads),
+        k: repeatHeads(feature('k', k), this.#kvHeads, shared),
+        v: repeatHeads(feature('v', v), this.#kvHeads, shared),
         g: repeatHeads(g, this.#kvHeads, shared),
         initialState: state?.recurrent,
       },
       { chunkSize: chunkSize ?? undefined, form, cuSeqlens },
     );
     next.recurrent = finalState;
-    const y = linear({ x: mergeHeads(this.#normAndGate(o, x)), weight: this.need('o_proj.weight') });
+    const y = linear({ x: mergeHeads(this.#normAndGate(o, outputGate)), weight: this.need('o_proj.weight') });
     return { y, state: next };
+  }
+
+  /** All that the input is multiplied by. */
+  #projections(): tf.Variable[] {
+    const names = ['q_proj', 'k_proj', 'v_proj', 'gk_proj.0', ...(this.options.useOutputGate ? ['g_proj'] : [])];
+    return names.map((name) => this.need(`${name}.weight`));
   }
 
   #convolve(
@@ -198,11 +203,12 @@ export class GatedLinearAttention extends SeqLayer<GatedLinearAttentionOptions> 
     return o;
   }
 
-  #normAndGate(o: tf.Tensor, x: tf.Tensor): tf.Tensor {
-    const { numHeads, normEps: eps, useOutputGate, gateFn } = this.options;
+  /** @param projected [B, T, H * V], what becomes the gate; undefined without one */
+  #normAndGate(o: tf.Tensor, projected: tf.Tensor | undefined): tf.Tensor {
+    const { numHeads, normEps: eps, gateFn } = this.options;
     const weight = this.weight(this.#normName);
-    if (!useOutputGate) return rmsNorm({ x: o, weight }, { eps });
-    const gate = splitHeads(linear({ x, weight: this.need('g_proj.weight') }), numHeads);
+    if (!projected) return rmsNorm({ x: o, weight }, { eps });
+    const gate = splitHeads(projected, numHeads);
     return gatedRmsNorm({ x: o, gate, weight }, { eps, activation: gateFn === 'swish' ? 'silu' : 'sigmoid' });
   }
 

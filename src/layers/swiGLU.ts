@@ -1,6 +1,6 @@
 /** The channel mixer of the language models: SwiGLU (Shazeer 2020, https://arxiv.org/abs/2002.05202, eq. 6), without biases. */
 import * as tf from '@tensorflow/tfjs';
-import { linear, swiGlu } from '../chunked/index.js';
+import { linear, linearAll, swiGlu } from '../chunked/index.js';
 import { type LayerArgs, type LayerOutput, SeqLayer, type WeightSpec } from './seqLayer.js';
 import { matrix } from './weightSpecs.js';
 
@@ -32,8 +32,7 @@ export class SwiGLU extends SeqLayer<SwiGLUOptions> {
   }
 
   protected override run(x: tf.Tensor): LayerOutput {
-    const gate = linear({ x, weight: this.need('gate_proj.weight') });
-    const up = linear({ x, weight: this.need('up_proj.weight') });
+    const [gate, up] = linearAll({ x, weights: [this.need('gate_proj.weight'), this.need('up_proj.weight')] });
     return { y: linear({ x: swiGlu({ gate, up }), weight: this.need('down_proj.weight') }), state: {} };
   }
 }

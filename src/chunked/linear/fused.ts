@@ -3,6 +3,7 @@ import type * as tf from '@tensorflow/tfjs';
 import { multiply } from '../product/index.js';
 import { rowsAndWidth } from '../rows.js';
 import { fusedOp } from '../wasm/fusedOp.js';
+import type { WasmContext } from '../wasm/runtime.js';
 import type { LinearInputs } from './index.js';
 
 export function fusedLinear(inputs: LinearInputs): tf.Tensor {
@@ -26,13 +27,7 @@ const fused = fusedOp<'x' | 'weight' | 'bias', object, 'bias'>({
       multiply(ctx, ctx.ptr(dy), ctx.ptr(weight), 0, ctx.ptr(dx), { M: rows, N: I, K: weight.shape[0] });
       return dx;
     },
-    weight(ctx, [dy], { x, weight }) {
-      const [rows, I] = rowsAndWidth(x);
-      const dWeight = ctx.out(weight.shape);
-      const size = { M: weight.shape[0], N: I, K: rows };
-      multiply(ctx, ctx.ptr(dy), ctx.ptr(x), 0, ctx.ptr(dWeight), { ...size, transposeA: true });
-      return dWeight;
-    },
+    weight: (ctx, [dy], { x }) => weightGradient(ctx, dy, x),
     bias(ctx, [dy]) {
       const [rows, O] = rowsAndWidth(dy);
       const dBias = ctx.out([O]);
@@ -41,3 +36,12 @@ const fused = fusedOp<'x' | 'weight' | 'bias', object, 'bias'>({
     },
   },
 });
+
+/** dW = dy^T x. */
+export function weightGradient(ctx: WasmContext, dy: tf.TensorInfo, x: tf.TensorInfo): tf.TensorInfo {
+  const [rows, I] = rowsAndWidth(x);
+  const O = dy.shape[dy.shape.length - 1];
+  const dWeight = ctx.out([O, I]);
+  multiply(ctx, ctx.ptr(dy), ctx.ptr(x), 0, ctx.ptr(dWeight), { M: O, N: I, K: rows, transposeA: true });
+  return dWeight;
+}

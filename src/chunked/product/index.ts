@@ -11,12 +11,23 @@ export interface Product {
   transposeB?: boolean;
 }
 
+export interface Sum extends Product {
+  /** Add the product to what C holds, instead of a bias; default false. */
+  add?: boolean;
+}
+
 /** C [M, N] = op(A) op(B) + bias, by byte offsets of dense row-major float32 matrices; `bias` [N] is 0 for none. */
-export function multiply(ctx: WasmContext, a: number, b: number, bias: number, c: number, product: Product): void {
-  const { M, N, K, transposeA = false, transposeB = false } = product;
+export function multiply(ctx: WasmContext, a: number, b: number, bias: number, c: number, product: Sum): void {
+  const { M, N, K, transposeA = false, transposeB = false, add = false } = product;
   const { native } = ctx;
-  if (native && !isSkinny(M)) native.multiply(ctx.memoryForNative(), a, b, c, bias, M, N, K, transposeA, transposeB);
-  else multiplyByKernel(ctx, [[a, b, c]], bias, product);
+  const into = (to: number) => native?.multiply(ctx.memoryForNative(), a, b, to, bias, M, N, K, transposeA, transposeB);
+  if (!native || isSkinny(M)) multiplyByKernel(ctx, [[a, b, c]], bias, product);
+  else if (!add) into(c);
+  else
+    ctx.scratch(4 * M * N, (part) => {
+      into(part);
+      ctx.kernels.productAdd(part, c, M * N);
+    });
 }
 
 /** The same for many matrices [a, b, c] of the same sizes, with one bias. */
@@ -41,10 +52,10 @@ export function multiplyByKernel(
   ctx: WasmContext,
   matrices: [number, number, number][],
   bias: number,
-  { M, N, K, transposeA = false, transposeB = false }: Product,
+  { M, N, K, transposeA = false, transposeB = false, add = false }: Sum,
 ): void {
   ctx.scratch(ctx.kernels.productScratch(M, N, K), (scratch) => {
     for (const [a, b, c] of matrices)
-      ctx.kernels.product(a, Number(transposeA), b, Number(transposeB), bias, c, M, N, K, scratch);
+      ctx.kernels.product(a, Number(transposeA), b, Number(transposeB), bias, c, M, N, K, Number(add), scratch);
   });
 }

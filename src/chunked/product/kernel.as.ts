@@ -76,39 +76,50 @@ export function productScratch(M: i32, N: i32, K: i32): usize {
   return totals + EDGE + (<usize>(pad8(N) + blocks) << 2);
 }
 
-/** A is [M, K], or [K, M] with transposeA; B is [K, N], or [N, K] with transposeB. `bias` [N] is 0 for none. */
+/**
+ * A is [M, K], or [K, M] with transposeA; B is [K, N], or [N, K] with transposeB. `bias` [N] is 0 for none. With `add` the product is
+ * added to what C holds, and there is no bias.
+ */
 export function product(
-  a: usize, transposeA: bool, b: usize, transposeB: bool, bias: usize, c: usize, M: i32, N: i32, K: i32, scratch: usize,
+  a: usize, transposeA: bool, b: usize, transposeB: bool, bias: usize, c: usize, M: i32, N: i32, K: i32, add: bool, scratch: usize,
 ): void {
   const aRow = transposeA ? 4 : <usize>K << 2, aCol = transposeA ? <usize>M << 2 : 4; // bytes from a row, a column, to the next
   const bRow = transposeB ? 4 : <usize>N << 2, bCol = transposeB ? <usize>K << 2 : 4, ldc = <usize>N << 2;
   if (aCol == 4 && bRow == 4 && min(M, N) <= FEW) {
-    rowsTimesRows(a, aRow, b, bCol, bias, c, M, N, K);
+    rowsTimesRows(a, aRow, b, bCol, bias, c, M, N, K, add);
     return;
   }
   const start = scratch; // a row of C before the first term, padded for whole tiles
   scratch += <usize>pad8(N) << 2;
   memory.fill(start, 0, <usize>pad8(N) << 2);
   if (K > GROUP) {
-    longProduct(a, aRow, aCol, b, bRow, bCol, bias, start, c, M, N, K, scratch);
+    longProduct(a, aRow, aCol, b, bRow, bCol, bias, start, c, M, N, K, add, scratch);
     return;
   }
   if (bias) memory.copy(start, bias, ldc);
-  blocks(a, aRow, aCol, b, bRow, bCol, start, c, M, N, K, scratch);
+  blocks(a, aRow, aCol, b, bRow, bCol, start, c, M, N, K, add, scratch);
+}
+
+/** c[i] += part[i] for n floats: what `add` does, where something else multiplied. */
+export function productAdd(part: usize, c: usize, n: i32): void {
+  for (; n >= 4; n -= 4, part += 16, c += 16) v128.store(c, f32x4.add(v128.load(c), v128.load(part)));
+  if (n) storeN(c, f32x4.add(loadN(c, n), loadN(part, n)), n);
 }
 
 /** Strips of C, each with float64 totals over groups of terms. */
 function longProduct(
   a: usize, aRow: usize, aCol: usize, b: usize, bRow: usize, bCol: usize,
-  bias: usize, start: usize, c: usize, M: i32, N: i32, K: i32, totals: usize,
+  bias: usize, start: usize, c: usize, M: i32, N: i32, K: i32, add: bool, totals: usize,
 ): void {
   const scratch = totals + (<usize>min(M, STRIP) * <usize>N << 3);
   for (let i = 0; i < M; i += STRIP) {
     const rows = min(STRIP, M - i), strip = c + <usize>i * (<usize>N << 2);
-    startTotals(totals, bias, rows, N);
+    memory.fill(totals, 0, <usize>rows * <usize>N << 3);
+    if (add) flushPart(strip, totals, rows * N);
+    else if (bias) startTotals(totals, bias, rows, N);
     for (let k = 0; k < K; k += GROUP) {
       const from = a + <usize>i * aRow + <usize>k * aCol;
-      blocks(from, aRow, aCol, b + <usize>k * bRow, bRow, bCol, start, strip, rows, N, min(GROUP, K - k), scratch);
+      blocks(from, aRow, aCol, b + <usize>k * bRow, bRow, bCol, start, strip, rows, N, min(GROUP, K - k), false, scratch);
       flushPart(strip, totals, rows * N);
     }
     roundTotal(totals, strip, rows * N);
@@ -116,19 +127,17 @@ function longProduct(
 }
 
 function startTotals(totals: usize, bias: usize, rows: i32, N: i32): void {
-  memory.fill(totals, 0, <usize>rows * <usize>N << 3);
-  if (!bias) return;
   for (let r = 0; r < rows; r++)
     for (let j = 0; j < N; j++, totals += 8) store<f64>(totals, load<f32>(bias + (<usize>j << 2)));
 }
 
-/** C = start + A B, block by block; `start` is one row of pad8(N) floats. */
+/** C = start + A B, block by block; `start` is one row of pad8(N) floats, or C itself with `add`. */
 function blocks(
   a: usize, aRow: usize, aCol: usize, b: usize, bRow: usize, bCol: usize,
-  start: usize, c: usize, M: i32, N: i32, K: i32, scratch: usize,
+  start: usize, c: usize, M: i32, N: i32, K: i32, add: bool, scratch: usize,
 ): void {
   if (bCol == 4 && M == 1) {
-    rowTimesMatrix(a, aCol, b, bRow, start, c, N, K);
+    rowTimesMatrix(a, aCol, b, bRow, add ? c : start, c, N, K);
     return;
   }
   const ldc = <usize>N << 2, direct = bCol == 4 && M <= DIRECT, panels = scratch + EDGE;
@@ -143,7 +152,7 @@ function blocks(
       for (let i = 0; i < M; i += MC) {
         const rows = min(MC, M - i), corner = c + <usize>i * ldc + (<usize>j << 2);
         packQuads(a + <usize>i * aRow + <usize>k * aCol, aRow, aCol, rows, depth, quads);
-        const from = k ? corner : start + (<usize>j << 2), ldFrom = k ? ldc : 0;
+        const sum = add || k != 0, from = sum ? corner : start + (<usize>j << 2), ldFrom = sum ? ldc : 0;
         if (direct) tiles(quads, rows, left, bRow, 32, packed, depth, from, ldFrom, corner, ldc, scratch);
         const past = <usize>packed << 2;
         tiles(quads, rows, panels, 32, panel, columns - packed, depth, from + past, ldFrom, corner + past, ldc, scratch);
@@ -310,20 +319,20 @@ function addRowsEdge(a: usize, aCol: usize, b: usize, bRow: usize, depth: i32, f
   }
 }
 
-/** C = bias + A B^T, A [M, K], B [N, K]: the side with more rows is read once, in order. */
-function rowsTimesRows(a: usize, lda: usize, b: usize, ldb: usize, bias: usize, c: usize, M: i32, N: i32, K: i32): void {
+/** C = bias (or C, with `add`) + A B^T, A [M, K], B [N, K]: the side with more rows is read once, in order. */
+function rowsTimesRows(a: usize, lda: usize, b: usize, ldb: usize, bias: usize, c: usize, M: i32, N: i32, K: i32, add: bool): void {
   const ldc = <usize>N << 2;
   let k = 0;
   do {
     const depth = min(ROW_TERMS, K - k);
     if (M == 1) {
-      for (let j = 0; j < N; j += 4) oneByFour(a, b, ldb, j, N, depth, k ? c : bias, c);
+      for (let j = 0; j < N; j += 4) oneByFour(a, b, ldb, j, N, depth, add || k ? c : bias, c);
     } else if (M <= N) {
       for (let j = 0; j < N; j += 2)
-        for (let i = 0; i < M; i += 4) fourByTwo(a, lda, i, M, b, ldb, j, N, depth, k != 0, bias, c, ldc);
+        for (let i = 0; i < M; i += 4) fourByTwo(a, lda, i, M, b, ldb, j, N, depth, add || k != 0, bias, c, ldc);
     } else {
       for (let i = 0; i < M; i += 4)
-        for (let j = 0; j < N; j += 2) fourByTwo(a, lda, i, M, b, ldb, j, N, depth, k != 0, bias, c, ldc);
+        for (let j = 0; j < N; j += 2) fourByTwo(a, lda, i, M, b, ldb, j, N, depth, add || k != 0, bias, c, ldc);
     }
     a += ROW_TERMS << 2;
     b += ROW_TERMS << 2;

@@ -42,8 +42,10 @@ export function fusedOp<I extends string, A extends object, Optional extends I =
   spec: FusedOpSpec<I, A, Optional>,
 ): FusedOp<I, A> {
   const kernelName = `Seqmix${spec.name}`;
+  let registered = false;
   return (inputs, attrs) => {
-    if (!tf.getKernel(kernelName, 'wasm')) register(kernelName, spec as unknown as FusedOpSpec<I, A>);
+    if (!registered && !tf.getKernel(kernelName, 'wasm')) register(kernelName, spec as unknown as FusedOpSpec<I, A>);
+    registered = true;
     const given = spec.inputs.filter((name) => inputs[name]);
     const tensors = given.map((name) => inputs[name] as tf.Tensor);
     return run(kernelName, tensors, { given, call: attrs } satisfies Call<I, A>);
@@ -150,5 +152,7 @@ function registerBackward<I extends string, A>(kernelName: string, backward: One
 }
 
 function named<I extends string>(names: readonly I[], tensors: readonly tf.TensorInfo[]): Infos<I> {
-  return Object.fromEntries(names.map((name, i) => [name, tensors[i]])) as Infos<I>;
+  const infos: Record<string, tf.TensorInfo> = {}; // a loop: every call of every op comes by here
+  for (let i = 0; i < names.length; i++) infos[names[i]] = tensors[i];
+  return infos as Infos<I>;
 }
