@@ -69,16 +69,13 @@ function attention(
       const draw = (D: number, seed: number) => tf.randomNormal([B, T, H, D], 0, 1, 'float32', seed);
       const g = tf.tidy(() => tf.mul(-0.05, tf.abs(draw(K, 4))));
       const inputs: Inputs = { q: draw(K, 1), k: draw(K, 2), v: draw(V, 3), g };
-      if (pass === 'fwd') return () => void run(inputs);
+      if (pass === 'fwd') return () => tf.tidy(() => void run(inputs));
       const upstream = draw(V, 5);
       const gradients = tf.grads((...xs) =>
         run({ ...inputs, ...Object.fromEntries(used.map((name, i) => [name, xs[i]])) }),
       );
-      return () =>
-        void gradients(
-          used.map((name) => inputs[name]),
-          upstream,
-        );
+      const differentiated = used.map((name) => inputs[name]);
+      return () => tf.tidy(() => void gradients(differentiated, upstream));
     },
   };
 }

@@ -13,17 +13,26 @@ export type Pass = 'fwd' | 'fwdbwd';
 export interface Params {
   T: number;
   pass: Pass;
+  /** A file that gives every contestant of a case the same numbers to start from. */
+  handover?: string;
 }
 
 /** One thing to time, run in a process of its own (`bench/worker.ts`). */
 export interface Task {
-  /** `ours`: after `useBackend('wasm')`; `stock`: `tf.setBackend('wasm')` and nothing of ours on it. */
-  setup: 'ours' | 'stock';
+  /** `ours`: after `useBackend('wasm')`; `stock`: `tf.setBackend('wasm')` and nothing of ours on it; `own`: as `prepare` sees fit. */
+  setup: 'ours' | 'stock' | 'own';
+  /** Environment variables of its process. */
+  env?: Record<string, string>;
+  /** A single repetition that takes longer is given up; default `PATIENCE_MS`. */
+  patienceMs?: number;
   /** Makes the inputs; the function given back is what is timed. */
-  prepare(params: Params): () => void;
+  prepare(params: Params): Run | Promise<Run>;
   /** Why it cannot run for these parameters (it would not fit into memory, say). */
   refusal?(params: Params): string | undefined;
 }
+
+/** Runs once and leaves no tensors. A number given back is what contestants that do the same work agree in. */
+export type Run = () => number | undefined | Promise<number>;
 
 export interface Suite {
   name: string;
@@ -72,9 +81,18 @@ export interface Row {
 /** Times one contestant: `ready` warms it up, `time` runs once and gives milliseconds. */
 export interface Contestant {
   name: string;
+  /** What it told beside its timings. */
+  readonly told: Told;
   ready(): Promise<void>;
   time(): Promise<number>;
   close(): void;
+}
+
+export interface Told {
+  /** The number each run gave back, in order, warm-up and all. */
+  values: number[];
+  /** The most memory its process held, bytes. */
+  memoryBytes: number;
 }
 
 /** A warm-up ends when this much time has passed and the task has run often enough for V8 to have compiled it well. */
@@ -162,11 +180,13 @@ export function facts(suite: string, name: string): Row {
 /** A contestant that runs a task of the suite in a process of its own. */
 export function inProcess(suite: Suite, name: string, params: Params): Contestant {
   const task = suite.tasks[name];
+  const { patienceMs = PATIENCE_MS } = task;
+  const told: Told = { values: [], memoryBytes: 0 };
   let child: ReturnType<typeof fork> | undefined;
   const ask = (message: object) =>
     new Promise<Answer>((resolve, reject) => {
       const worker = child as NonNullable<typeof child>;
-      const timer = setTimeout(() => done(new Error(`took more than ${PATIENCE_MS / 1000} s`)), PATIENCE_MS);
+      const timer = setTimeout(() => done(new Error(`took more than ${patienceMs / 1000} s`)), patienceMs);
       const onMessage = (answer: Answer) => done(answer.error ? new Error(answer.error) : answer);
       const onExit = (code: number | null) => done(new Error(`its process ended (exit code ${code})`));
       const done = (outcome: Answer | Error) => {
@@ -178,14 +198,18 @@ export function inProcess(suite: Suite, name: string, params: Params): Contestan
       worker.on('message', onMessage).on('exit', onExit);
       worker.send(message);
     });
-  const time = async () => (await ask({ kind: 'time' })).ms;
+  const time = async () => hear(told, await ask({ kind: 'time' }));
   return {
     name,
+    told,
     async ready() {
       const refusal = task.refusal?.(params);
       if (refusal) throw new Error(refusal);
       const file = fileURLToPath(new URL('./worker.ts', import.meta.url));
-      child = fork(file, [], { execArgv: ['--import', 'tsx'], env: { ...process.env, NODE_NO_WARNINGS: '1' } });
+      child = fork(file, [], {
+        execArgv: ['--import', 'tsx'],
+        env: { ...process.env, NODE_NO_WARNINGS: '1', ...task.env },
+      });
       const answer = await ask({ kind: 'prepare', suite: suite.name, task: name, params });
       if (task.setup === 'ours') [build, native] = [answer.build ?? 'none', answer.native ?? 'off'];
       await warmUp(time);
@@ -198,8 +222,17 @@ export function inProcess(suite: Suite, name: string, params: Params): Contestan
   };
 }
 
+/** Notes what came with a timing, and gives the timing. */
+export function hear(told: Told, { ms, value, memoryBytes = 0 }: Answer): number {
+  if (value !== undefined) told.values.push(value);
+  told.memoryBytes = Math.max(told.memoryBytes, memoryBytes);
+  return ms;
+}
+
 export interface Answer {
   ms: number;
+  value?: number;
+  memoryBytes?: number;
   build?: string;
   native?: string;
   error?: string;

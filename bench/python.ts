@@ -2,7 +2,7 @@
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { createInterface, type Interface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { type Answer, type Contestant, PATIENCE_MS, warmUp } from './harness.js';
+import { type Answer, type Contestant, hear, PATIENCE_MS, type Told, warmUp } from './harness.js';
 
 /** The interpreter that has PyTorch; the distribution's packages are there only for its own. */
 const PYTHON = process.env.SEQMIX_BENCH_PYTHON ?? '/usr/bin/python3';
@@ -14,6 +14,7 @@ const WANTED = { OMP_WAIT_POLICY: 'PASSIVE', GOMP_SPINCOUNT: '0' };
 export function inPython(name: string, file: string, params: object): Contestant {
   let child: ChildProcessWithoutNullStreams | undefined;
   let lines: Interface | undefined;
+  const told: Told = { values: [], memoryBytes: 0 };
   let complaint = '';
   const ask = (message: object) =>
     new Promise<Answer>((resolve, reject) => {
@@ -37,9 +38,10 @@ export function inPython(name: string, file: string, params: object): Contestant
       process_.on('close', onClose).on('error', onError);
       process_.stdin.write(`${JSON.stringify(message)}\n`);
     });
-  const time = async () => (await ask({ kind: 'time' })).ms;
+  const time = async () => hear(told, await ask({ kind: 'time' }));
   return {
     name,
+    told,
     async ready() {
       child = spawn(PYTHON, [fileURLToPath(new URL(`./python/${file}`, import.meta.url))], { env: environment() });
       child.stdin.on('error', () => undefined); // a process that died is reported by its exit

@@ -1,6 +1,7 @@
 """The other end of bench/python.ts: answers one JSON line for every request, `prepare` first, then `time` again and again."""
 
 import json
+import resource
 import sys
 import time
 
@@ -16,7 +17,7 @@ torch.set_num_threads(THREADS)
 
 
 def serve(prepare):
-    """`prepare(params)` gives the function that is timed."""
+    """`prepare(params)` gives the function that is timed; a number it gives back goes along with the timing."""
     run = None
     for line in sys.stdin:
         request = json.loads(line)
@@ -25,8 +26,10 @@ def serve(prepare):
             if request["kind"] == "prepare":
                 run = prepare(request["params"])
             else:
-                run()
-            answer = {"ms": (time.perf_counter() - start) * 1e3}
+                value = run()
+            answer = {"ms": (time.perf_counter() - start) * 1e3, "memoryBytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+            if request["kind"] == "time" and value is not None:
+                answer["value"] = value
         except Exception as error:  # the harness reports it with the row
             answer = {"ms": 0, "error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)

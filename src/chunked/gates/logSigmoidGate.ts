@@ -31,7 +31,8 @@ export function logSigmoidGate(
   const low = clampMin ?? Number.NEGATIVE_INFINITY;
   if (isFused('logSigmoidGate', form)) return fused({ x }, { factor: 1 / normalizer, low })[0];
   return tf.tidy(() => {
-    const g = tf.div(tf.logSigmoid(x), normalizer);
+    // not tf.logSigmoid: its gradient reads x without saving it, so x must not be freed before (4.22)
+    const g = tf.div(tf.neg(tf.softplus(tf.neg(x))), normalizer);
     return clampMin === undefined ? g : tf.maximum(g, clampMin);
   });
 }
