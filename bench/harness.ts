@@ -113,10 +113,7 @@ export async function warmUp(run: () => Promise<number>, { ms, calls } = WARM_UP
 }
 
 /** Repetitions in turns: one of each, then the next. A contestant that fails is left out from then on, with the reason. */
-export async function takeTurns(
-  contestants: Contestant[],
-  reps: number,
-): Promise<Map<string, { samples: number[]; failure?: string }>> {
+export async function takeTurns(contestants: Contestant[], reps: number): Promise<Map<string, Result>> {
   const results = new Map(contestants.map(({ name }) => [name, { samples: [] as number[] } as Result]));
   const attempt = async (contestant: Contestant, act: (result: Result) => Promise<void>) => {
     const result = results.get(contestant.name) as Result;
@@ -135,8 +132,10 @@ export async function takeTurns(
   return results;
 }
 
-interface Result {
+export interface Result {
+  /** Milliseconds. */
   samples: number[];
+  /** Why it was left out. */
   failure?: string;
 }
 

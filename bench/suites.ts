@@ -1,5 +1,6 @@
 /** All suites by name. A new one is one file and one line here. */
 import { gla } from './gla.js';
 import type { Suite } from './harness.js';
+import { train } from './train.js';
 
-export const suites: Record<string, Suite> = { gla };
+export const suites: Record<string, Suite> = { gla, train };
