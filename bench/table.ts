@@ -1,6 +1,10 @@
 /** Rows as Markdown, for a person or a document. */
+import { formatBytes } from '../src/train/progress.js';
 import type { Row } from './harness.js';
 
+/** What a row of the table shows in columns of its own. */
+const COLUMNS = ['case', 'pass', 'T', 'ms', 'peer', 'peerMs', 'ratio', 'spread', 'skipped'];
+/** What all rows of a suite share. */
 const COMMON = ['suite', 'backend', 'build', 'native', 'cpu', 'cores', 'node', 'reps'];
 
 /** A line with what all rows share, the comparisons as one table, and the other rows as a list. */
@@ -16,8 +20,10 @@ export function markdown(rows: Row[]): string {
     timing(row.ms, row.spread?.ms),
     row.peer,
     ...outcome(row),
+    also(row),
   ]);
-  const table = [['case', 'pass', 'T', 'ours ms', 'peer', 'peer ms', 'peer / ours'], Array(7).fill('---'), ...cells];
+  const columns = ['case', 'pass', 'T', 'ours ms', 'peer', 'peer ms', 'peer / ours', 'also'];
+  const table = [columns, Array(columns.length).fill('---'), ...cells];
   const facts = rows.filter((row) => !row.peer).map((row) => `- ${fact(row)}`);
   return [head, '', ...table.map((row) => `| ${row.join(' | ')} |`), '', ...facts].join('\n');
 }
@@ -33,12 +39,19 @@ function timing(ms: number | undefined, spread: [number, number] | undefined): s
 
 const digits = (ms: number) => (ms < 100 ? ms.toPrecision(3) : ms.toFixed(0));
 
-function fact(row: Row): string {
-  const own = Object.entries(row).filter(([name]) => name !== 'case' && !COMMON.includes(name));
-  return `${row.case}: ${own.map(([name, value]) => `${name} ${show(value)}`).join(', ')}`;
+/** The facts of a comparison that have no column. */
+const also = (row: Row) => list(row, [...COMMON, ...COLUMNS]);
+
+const fact = (row: Row) => `${row.case}: ${list(row, [...COMMON, 'case'])}`;
+
+function list(row: Row, without: string[]): string {
+  const own = Object.entries(row).filter(([name]) => !without.includes(name));
+  return own.map(([name, value]) => `${name} ${show(value, name)}`).join(', ');
 }
 
-function show(value: unknown): string {
-  if (typeof value === 'number' && !Number.isInteger(value)) return value.toPrecision(3);
-  return Array.isArray(value) ? value.map(show).join(' ') : String(value);
+function show(value: unknown, name: string): string {
+  if (Array.isArray(value)) return value.map((item) => show(item, name)).join(' ');
+  if (typeof value !== 'number') return String(value);
+  if (/bytes$/i.test(name)) return formatBytes(value);
+  return Number.isInteger(value) ? String(value) : digits(value);
 }

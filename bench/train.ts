@@ -32,6 +32,7 @@ export const train: Suite = {
   tests: ['test/train/step', 'test/models/causalLM', 'test/chunked/gla.', 'test/chunked/adamW', 'test/chunked/linear'],
   tasks: {
     wasm: ourSteps(WASM_ONLY),
+    'wasm-workers2': ourSteps(WASM_ONLY, 2),
     'stock-ops': stockSteps,
     'tfjs-gru': gruSteps,
     'mlp wasm': ourMlp(WASM_ONLY),
@@ -66,7 +67,7 @@ async function compareSteps(context: Context, params: Params, parameters: number
   const task = (name: string) => inProcess(context.suite, name, params);
   const gruTokens = GRU_TOKENS.rows * GRU_TOKENS.tokens;
   await compete(context, {
-    ours: [task('wasm')],
+    ours: ['wasm', 'wasm-workers2'].map(task),
     rivals: [
       { contestant: inPython('pytorch-cpu', 'train.py', params), checked: 20 },
       { contestant: task('stock-ops'), checked: 2, note: 'row by row: the whole batch exceeds the wasm memory' },

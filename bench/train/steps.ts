@@ -2,15 +2,15 @@
 import * as tf from '@tensorflow/tfjs';
 import { installFixes } from '../../src/backend/fixes/index.js';
 import { CausalLM } from '../../src/models/index.js';
-import { AdamW, type Batch, trainStep } from '../../src/train/index.js';
+import { AdamW, type Batch, type RunConfig, trainStep, WorkerPool } from '../../src/train/index.js';
 import type { Params, Run, Task } from '../harness.js';
 import { readHandover } from './handover.js';
 
-/** One whole step a run; gives its loss. */
-export const ourSteps = (env: Record<string, string> = {}): Task => ({
+/** One whole step a run; gives its loss. With several workers each does its share of the rows. */
+export const ourSteps = (env: Record<string, string>, workers = 1): Task => ({
   setup: 'ours',
   env,
-  prepare: (params) => steps(params, (batch) => [batch]),
+  prepare: (params) => (workers > 1 ? poolSteps(params, workers) : steps(params, (batch) => [batch])),
 });
 
 /**
@@ -31,11 +31,15 @@ function steps({ handover }: Params, split: (batch: Batch) => Batch[]): Run {
   const model = new CausalLM(config, { weights });
   const optimizer = new AdamW();
   let step = 0;
-  return async () => {
-    const { loss } = await trainStep(model, optimizer, split(batches[step % batches.length]), update);
-    step += 1;
-    return loss;
-  };
+  return async () => (await trainStep(model, optimizer, split(batches[step++ % batches.length]), update)).loss;
+}
+
+async function poolSteps({ handover }: Params, workers: number): Promise<Run> {
+  const { config, weights, batches, update } = readHandover(handover);
+  const backend: RunConfig['backend'] = { name: 'wasm' };
+  const pool = await WorkerPool.start(new CausalLM(config, { weights }), new AdamW(), { workers, backend, adamW: {} });
+  let step = 0;
+  return async () => (await pool.step([batches[step++ % batches.length]], update)).loss;
 }
 
 function rowsOf({ inputs, targets, batchSize, seqLen }: Batch): Batch[] {
