@@ -5,6 +5,7 @@
 import { fork, spawnSync } from 'node:child_process';
 import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import { environment } from './environment.js';
 import { median, range } from './statistics.js';
 
 export type Pass = 'fwd' | 'fwdbwd';
@@ -93,6 +94,8 @@ export interface Told {
   values: number[];
   /** The most memory its process held, bytes. */
   memoryBytes: number;
+  /** Of ours: the build of the kernels, and the library that multiplied matrices or `off`. */
+  ran?: Pick<Row, 'build' | 'native'>;
 }
 
 /** A warm-up ends when this much time has passed and the task has run often enough for V8 to have compiled it well. */
@@ -207,10 +210,13 @@ export function inProcess(suite: Suite, name: string, params: Params): Contestan
       const file = fileURLToPath(new URL('./worker.ts', import.meta.url));
       child = fork(file, [], {
         execArgv: ['--import', 'tsx'],
-        env: { ...process.env, NODE_NO_WARNINGS: '1', ...task.env },
+        env: { ...environment(), NODE_NO_WARNINGS: '1', ...task.env },
       });
       const answer = await ask({ kind: 'prepare', suite: suite.name, task: name, params });
-      if (task.setup === 'ours') [build, native] = [answer.build ?? 'none', answer.native ?? 'off'];
+      if (task.setup === 'ours') {
+        [build, native] = [answer.build ?? 'none', answer.native ?? 'off'];
+        told.ran = { build, native };
+      }
       await warmUp(time);
     },
     time,

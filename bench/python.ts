@@ -1,13 +1,12 @@
 /** A contestant in Python: `bench/python/<file>` in a process of its own, asked over stdin and answering over stdout, a line each. */
-import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process';
 import { createInterface, type Interface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { environment } from './environment.js';
 import { type Answer, type Contestant, hear, PATIENCE_MS, type Told, warmUp } from './harness.js';
 
 /** The interpreter that has PyTorch; the distribution's packages are there only for its own. */
 const PYTHON = process.env.SEQMIX_BENCH_PYTHON ?? '/usr/bin/python3';
-/** Settings that slow OpenBLAS down where they are set for other reasons; the peer shall run as fast as it can. */
-const UNWANTED = ['OPENBLAS_CORETYPE', 'OPENBLAS_L2_SIZE'];
 /** Waiting threads sleep: where anything else runs on the machine, threads that spin cost PyTorch up to tenfold (measured). */
 const WANTED = { OMP_WAIT_POLICY: 'PASSIVE', GOMP_SPINCOUNT: '0' };
 
@@ -43,7 +42,9 @@ export function inPython(name: string, file: string, params: object): Contestant
     name,
     told,
     async ready() {
-      child = spawn(PYTHON, [fileURLToPath(new URL(`./python/${file}`, import.meta.url))], { env: environment() });
+      child = spawn(PYTHON, [fileURLToPath(new URL(`./python/${file}`, import.meta.url))], {
+        env: { ...environment(), ...WANTED },
+      });
       child.stdin.on('error', () => undefined); // a process that died is reported by its exit
       child.stderr.on('data', (text) => {
         complaint = `${complaint}${text}`.slice(-2000);
@@ -60,7 +61,9 @@ export function inPython(name: string, file: string, params: object): Contestant
   };
 }
 
-function environment(): NodeJS.ProcessEnv {
-  const inherited = Object.entries(process.env).filter(([name]) => !UNWANTED.includes(name));
-  return { ...Object.fromEntries(inherited), ...WANTED };
+/** Such as `PyTorch 1.13.0 on Python 3.11.2`, or that there is none. */
+export function pythonVersion(): string {
+  const script = "import platform, torch; print('PyTorch', torch.__version__, 'on Python', platform.python_version())";
+  const { status, stdout } = spawnSync(PYTHON, ['-c', script], { encoding: 'utf8', env: environment() });
+  return status === 0 ? stdout.trim() : `no PyTorch (${PYTHON})`;
 }

@@ -11,7 +11,7 @@ const COMMON = ['suite', 'backend', 'build', 'native', 'cpu', 'cores', 'node', '
 export function markdown(rows: Row[]): string {
   if (rows.length === 0) return 'no rows';
   const last = rows[rows.length - 1];
-  const head = `${last.suite}: ${last.cpu}, ${last.cores} cores, Node ${last.node}, backend ${last.backend}, ${last.build} build, native products ${last.native}; medians with fastest and slowest of ${rows[0].reps ?? '?'} in brackets`;
+  const head = `${last.suite}: ${last.cpu}, ${last.cores} cores, Node ${last.node}, backend ${last.backend}, ${last.build} build, native products ${[...new Set(rows.map(({ native }) => native))].join(' or ')}; medians with fastest and slowest of ${rows[0].reps ?? '?'} in brackets`;
   const comparisons = rows.filter((row) => row.peer);
   const cells = comparisons.map((row) => [
     row.case,

@@ -26,16 +26,20 @@ import { ourSteps, stockSteps } from './train/steps.js';
 const BATCH_SIZE = 8;
 
 const WASM_ONLY = { SEQMIX_NATIVE: 'off' };
+const NATIVE = { SEQMIX_NATIVE: 'on' };
 
 export const train: Suite = {
   name: 'train',
   tests: ['test/train/step', 'test/models/causalLM', 'test/chunked/gla.', 'test/chunked/adamW', 'test/chunked/linear'],
   tasks: {
     wasm: ourSteps(WASM_ONLY),
+    native: ourSteps(NATIVE),
     'wasm-workers2': ourSteps(WASM_ONLY, 2),
+    'native-workers2': ourSteps(NATIVE, 2),
     'stock-ops': stockSteps,
     'tfjs-gru': gruSteps,
     'mlp wasm': ourMlp(WASM_ONLY),
+    'mlp native': ourMlp(NATIVE),
     'jax-js': jaxMlp,
   },
   async run(context) {
@@ -67,7 +71,7 @@ async function compareSteps(context: Context, params: Params, parameters: number
   const task = (name: string) => inProcess(context.suite, name, params);
   const gruTokens = GRU_TOKENS.rows * GRU_TOKENS.tokens;
   await compete(context, {
-    ours: ['wasm', 'wasm-workers2'].map(task),
+    ours: ['wasm', 'native', 'wasm-workers2', 'native-workers2'].map(task),
     rivals: [
       { contestant: inPython('pytorch-cpu', 'train.py', params), checked: 20 },
       { contestant: task('stock-ops'), checked: 2, note: 'row by row: the whole batch exceeds the wasm memory' },
@@ -84,7 +88,7 @@ async function compareSteps(context: Context, params: Params, parameters: number
 async function compareMlp(context: Context, params: Params): Promise<void> {
   const task = (name: string) => inProcess(context.suite, name, params);
   const rivals = [{ contestant: task('jax-js'), checked: 1 }];
-  await compete(context, { ours: [task('mlp wasm')], rivals, params, tolerance: 1e-4, shared: {} });
+  await compete(context, { ours: ['mlp wasm', 'mlp native'].map(task), rivals, params, tolerance: 1e-4, shared: {} });
 }
 
 interface Rival {
@@ -119,7 +123,7 @@ async function compete(context: Context, { ours, rivals, params, ...competition 
       if (!results.get(contestant.name)?.failure) await runUpTo(contestant, checked);
     for (const own of ours)
       for (const rival of rivals) {
-        const row = { ...facts('train', own.name), T, pass, reps: context.reps, batch: BATCH_SIZE };
+        const row = { ...facts('train', own.name), ...own.told.ran, T, pass, reps: context.reps, batch: BATCH_SIZE };
         const both = [own, rival.contestant].map(({ name }) => results.get(name) as Result);
         context.emit({ ...row, ...competition.shared, ...outcome(own, rival, both, { ...competition, tokens }) });
       }

@@ -18,7 +18,11 @@ async function answer(request: Request): Promise<Omit<Answer, 'error'>> {
     if (task.setup === 'stock') await tf.setBackend('wasm');
     run = await task.prepare(request.params);
     const native = task.setup === 'ours' ? installedNative() : undefined;
-    return { ms: 0, build: task.setup === 'ours' ? installedBuild() : undefined, native: native && libraryName(native) };
+    return {
+      ms: 0,
+      build: task.setup === 'ours' ? installedBuild() : undefined,
+      native: native && libraryName(native),
+    };
   }
   if (!run) throw new Error('bench worker: asked to time before it was prepared');
   const start = performance.now();

@@ -62,6 +62,15 @@ describe.each(forms)('logSigmoidGate, %s form', (form) => {
     });
   });
 
+  test('has its gradient also after x was freed, as inside a layer', () => {
+    tf.tidy(() => {
+      const [x] = randomTensors(3, [2, 3]);
+      const inside = tf.grad((y) => tf.tidy(() => tf.sum(logSigmoidGate({ x: tf.mul(y, 2) }, { form }))))(x);
+      const outside = tf.grad((y) => tf.sum(logSigmoidGate({ x: tf.mul(y, 2) }, { form })))(x);
+      expectClose('dx', inside, values(outside), 0);
+    });
+  });
+
   test('leaves no tensor behind', () => {
     const [x, dy] = randomTensors(1, [3, 5], [3, 5]);
     const before = tf.memory().numTensors;
