@@ -64,6 +64,7 @@ export class WorkerPool {
 
   /**
    * `trainStep` with the rows dealt over the workers. It differs from one worker's in the order of sums, that is in the last bits.
+   * `onPhase` tells of this thread, which waits for the others in 'update'.
    * @throws NonFiniteLossError or NonFiniteGradientError before any weight is touched, WorkerError when a thread has ended
    */
   async step(batches: readonly Batch[], { recompute, onPhase, ...rates }: UpdateOptions): Promise<StepResult> {
