@@ -112,14 +112,15 @@ describe('loss, gradient and norm are those of one worker', () => {
     { name: 'uneven rows', stream: joined, workers: 2, batchSize: 5, accumulate: 1 },
     { name: 'packed documents', stream: packed, workers: 3, batchSize: 4, accumulate: 1 },
     { name: 'accumulation', stream: packed, workers: 2, batchSize: 1, accumulate: 3 },
-  ])('$name over $workers workers', async ({ stream, workers, batchSize, accumulate }) => {
+    { name: 'recomputed blocks', stream: packed, workers: 2, batchSize: 2, accumulate: 1, recompute: true },
+  ])('$name over $workers workers', async ({ stream, workers, batchSize, accumulate, recompute }) => {
     const [{ model, optimizer }, alone] = [trainer(), trainer()];
     const pool = await start(model, optimizer, workers);
     const reader = readerOf(stream, batchSize);
     for (let step = 1; step <= 5; step++) {
       const batches = Array.from({ length: accumulate }, () => reader.next());
       const [got, want] = [
-        await pool.step(batches, update),
+        await pool.step(batches, { ...update, recompute }),
         await trainStep(alone.model, alone.optimizer, batches, update),
       ];
       expect(Math.abs(got.loss / want.loss - 1), `loss at step ${step}`).toBeLessThan(ROUNDING);
