@@ -14,6 +14,7 @@ export class SharedGradients {
   /** @param memory made by another thread's `SharedGradients` for the same weights; default: new */
   constructor(
     weights: Shapes,
+    /** At least 2. */
     readonly members: number,
     readonly memory = new SharedArrayBuffer(members * sizeOf(weights) * 4),
   ) {
@@ -35,10 +36,9 @@ export class SharedGradients {
   reduce(member: number, shares: readonly number[]): void {
     const cut = (part: number) => Math.floor((part * this.#rows[0].length) / this.members);
     const [total, ...others] = this.#rows.map((row) => row.subarray(cut(member), cut(member + 1)));
-    for (let i = 0; i < total.length; i++) total[i] *= shares[0];
     for (const [j, row] of others.entries()) {
-      const share = shares[j + 1];
-      for (let i = 0; i < total.length; i++) total[i] += share * row[i];
+      const [before, share] = [j === 0 ? shares[0] : 1, shares[j + 1]];
+      for (let i = 0; i < total.length; i++) total[i] = before * total[i] + share * row[i];
     }
   }
 
