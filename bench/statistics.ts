@@ -30,3 +30,17 @@ export function growthExponent(points: readonly { T: number; ms: number }[]): nu
   const covariance = x.reduce((sum, xi, i) => sum + (xi - mx) * (y[i] - my), 0);
   return covariance / x.reduce((sum, xi) => sum + (xi - mx) ** 2, 0);
 }
+
+/**
+ * Where a difference becomes positive for good: the zero, by linear interpolation, after the last point at which it is not positive.
+ * The first x when it is positive everywhere; undefined when it is not at the last point.
+ * @param points by rising x
+ */
+export function crossover(points: readonly { x: number; difference: number }[]): number | undefined {
+  const last = points.findLastIndex(({ difference }) => difference <= 0);
+  if (last === points.length - 1) return undefined;
+  const [before, after] = [points[last], points[last + 1]];
+  if (!before) return after.x;
+  const share = before.difference / (before.difference - after.difference);
+  return before.x + share * (after.x - before.x);
+}

@@ -1,6 +1,7 @@
 /** All suites by name. A new one is one file and one line here. */
+import { decode } from './decode.js';
 import { gla } from './gla.js';
 import type { Suite } from './harness.js';
 import { train } from './train.js';
 
-export const suites: Record<string, Suite> = { gla, train };
+export const suites: Record<string, Suite> = { gla, decode, train };

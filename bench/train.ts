@@ -1,10 +1,10 @@
 /** Whole training steps of a GLA language model (forward, backward, AdamW) against PyTorch and TensorFlow.js, and their matrix products. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { useBackend } from '../src/index.js';
-import type { ModelConfigInput } from '../src/models/index.js';
 import { agreement, disagreement } from './agreement.js';
+import { NATIVE, WASM_ONLY } from './environment.js';
 import {
   against,
   type Contestant,
@@ -19,14 +19,11 @@ import {
 } from './harness.js';
 import { inPython } from './python.js';
 import { GRU_TOKENS, gruSteps } from './train/gru.js';
-import { writeHandover } from './train/handover.js';
+import { smallModel, writeHandover } from './train/handover.js';
 import { jaxMlp, ourMlp } from './train/mlp.js';
 import { ourSteps, stockSteps } from './train/steps.js';
 
 const BATCH_SIZE = 8;
-
-const WASM_ONLY = { SEQMIX_NATIVE: 'off' };
-const NATIVE = { SEQMIX_NATIVE: 'on' };
 
 export const train: Suite = {
   name: 'train',
@@ -49,7 +46,7 @@ export const train: Suite = {
     try {
       await useBackend('wasm');
       const { parameters } = await writeHandover(handover, {
-        config: modelConfig(),
+        config: smallModel(),
         batchSize: BATCH_SIZE,
         seqLen: params.T,
       });
@@ -60,12 +57,6 @@ export const train: Suite = {
     }
   },
 };
-
-function modelConfig(): ModelConfigInput {
-  const file = new URL('../configs/models/gla-small.json', import.meta.url);
-  const { $schema: _, ...config } = JSON.parse(readFileSync(file, 'utf8'));
-  return config;
-}
 
 async function compareSteps(context: Context, params: Params, parameters: number): Promise<void> {
   const task = (name: string) => inProcess(context.suite, name, params);

@@ -34,6 +34,13 @@ export interface Handover extends HandoverFacts {
   batches: Batch[];
 }
 
+/** The model of the benchmarks: 6 GLA layers of width 256 over bytes. */
+export function smallModel(): ModelConfigInput {
+  const file = new URL('../../configs/models/gla-small.json', import.meta.url);
+  const { $schema: _, ...config } = JSON.parse(readFileSync(file, 'utf8'));
+  return config;
+}
+
 /** Draws the weights, reads the batches from Moby-Dick, and writes both. Needs a backend. */
 export async function writeHandover(
   file: string,

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { growthExponent, median, quantile, range } from '../../bench/statistics.js';
+import { crossover, growthExponent, median, quantile, range } from '../../bench/statistics.js';
 
 describe('statistics of timings', () => {
   test('median is the middle value, or the mean of the two in the middle', () => {
@@ -19,5 +19,14 @@ describe('statistics of timings', () => {
     const points = [1024, 2048, 8192].map((T) => ({ T, ms: 3e-4 * T ** 1.25 }));
     expect(growthExponent(points)).toBeCloseTo(1.25, 12);
     expect(() => growthExponent(points.slice(0, 1))).toThrow('at least two lengths, got 1');
+  });
+
+  test('crossover is where the difference turns positive for good', () => {
+    const at = (...differences: number[]) => crossover(differences.map((difference, i) => ({ x: 10 * i, difference })));
+    expect(at(-1, 3, 5)).toBe(2.5);
+    expect(at(-1, 3, -2, 2)).toBe(25);
+    expect(at(1, 2)).toBe(0);
+    expect(at(1, 2, 0)).toBeUndefined();
+    expect(at()).toBeUndefined();
   });
 });
