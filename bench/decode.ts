@@ -206,5 +206,5 @@ async function comparePython(context: Context, params: Params): Promise<void> {
   const agreed = agreement(gla.told.values, python.told.values, 1);
   const skipped = mine.failure ?? theirs.failure ?? disagreement(agreed, 'largest logit', 1e-3);
   const row = { ...facts('decode', 'gla'), ...gla.told.ran, T: params.T, reps: context.reps, peer: python.name };
-  context.emit({ ...row, ...(skipped ? { skipped } : paces(mine, theirs)), logitDifference: agreed.worst });
+  context.emit({ ...row, ...(skipped ? { skipped } : { ...paces(mine, theirs), logitDifference: agreed.worst }) });
 }

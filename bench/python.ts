@@ -6,7 +6,7 @@ import { environment } from './environment.js';
 import { type Answer, type Contestant, hear, PATIENCE_MS, type Told, warmUp } from './harness.js';
 
 /** The interpreter that has PyTorch; the distribution's packages are there only for its own. */
-const PYTHON = process.env.SEQMIX_BENCH_PYTHON ?? '/usr/bin/python3';
+export const PYTHON = process.env.SEQMIX_BENCH_PYTHON ?? '/usr/bin/python3';
 /** Waiting threads sleep: where anything else runs on the machine, threads that spin cost PyTorch up to tenfold (measured). */
 const WANTED = { OMP_WAIT_POLICY: 'PASSIVE', GOMP_SPINCOUNT: '0' };
 

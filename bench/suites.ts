@@ -2,6 +2,7 @@
 import { decode } from './decode.js';
 import { gla } from './gla.js';
 import type { Suite } from './harness.js';
+import { startup } from './startup.js';
 import { train } from './train.js';
 
-export const suites: Record<string, Suite> = { gla, decode, train };
+export const suites: Record<string, Suite> = { gla, train, decode, startup };
