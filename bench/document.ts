@@ -11,7 +11,7 @@ export function speedDocument(measured: readonly Row[][], versions: readonly str
   return [
     '# Speed',
     'Written by `npm run bench -- all --write docs/speed.md`; not edited by hand.',
-    'Every figure is a ratio in one run: both sides take turns, repetition by repetition, each in a process of its own, and the tests of what is measured were green before. `peer / ours` above 1 means that ours is faster.',
+    'Every comparison is a ratio in one run: both sides take turns, repetition by repetition, each in a process of its own, and the tests of what is measured were green before. `peer / ours` above 1 means that ours is faster.',
     `Measured on ${date.toISOString().slice(0, 10)}:`,
     versions.map((line) => `- ${line}`).join('\n'),
     ...measured.flatMap((rows) => [`## ${rows[0]?.suite ?? 'nothing measured'}`, markdown([...rows])]),
@@ -27,7 +27,10 @@ function losses(rows: readonly Row[]): string {
   if (lost.length === 0) return 'In none of the comparisons above.';
   return lost
     .toSorted((a, b) => (a.ratio as number) - (b.ratio as number))
-    .map((row) => `- ${place(row)}: ${row.peer} takes ${(row.ratio as number).toFixed(2)} of our time`)
+    .map(
+      (row) =>
+        `- ${place(row)}: ${row.peer} takes ${(row.ratio as number).toFixed(2)} of our time${row.note ? ` (${row.note})` : ''}`,
+    )
     .join('\n');
 }
 

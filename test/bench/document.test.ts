@@ -31,7 +31,15 @@ const lost = row({
   memoryBytes: 2_000_000,
   tokensPerSecond: 1234.5,
 });
-const lostMore = row({ case: 'native', ms: 10, peer: 'faster', peerMs: 2, ratio: 0.2, native: 'OpenBLAS' });
+const lostMore = row({
+  case: 'native',
+  ms: 10,
+  peer: 'faster',
+  peerMs: 2,
+  ratio: 0.2,
+  native: 'OpenBLAS',
+  note: 'a floor',
+});
 const absent = row({ ms: 10, peer: 'absent', skipped: 'it is not installed' });
 
 describe('markdown', () => {
@@ -72,7 +80,7 @@ describe('speedDocument', () => {
       .split('\n')
       .filter((line) => line.startsWith('-'));
     expect(end).toEqual([
-      '- train native: faster takes 0.20 of our time',
+      '- train native: faster takes 0.20 of our time (a floor)',
       '- train wasm T=512: fast takes 0.50 of our time',
     ]);
   });
