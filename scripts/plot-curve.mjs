@@ -46,9 +46,16 @@ chart.setOption({
   backgroundColor: '#ffffff',
   color: ['#6b8fb8', '#c0392b', '#555555'],
   title: { text: values.title, left: 'center', textStyle: { fontSize: 15 } },
-  legend: { top: 28 },
+  legend: { top: 30, icon: 'rect', itemWidth: 18, itemHeight: 3, itemGap: 28 },
   grid: { left: 60, right: 30, top: 64, bottom: 48 },
-  xAxis: { type: 'value', name: 'million bytes read', nameLocation: 'middle', nameGap: 28 },
+  xAxis: {
+    type: 'value',
+    name: 'million bytes read',
+    nameLocation: 'middle',
+    nameGap: 28,
+    max: 'dataMax',
+    axisLabel: { formatter: (x) => String(Math.round(x * 10) / 10) },
+  },
   yAxis: { type: 'value', name: 'bits per byte', min: bottom, max: Math.max(4, bottom + 2) },
   series: series.map((s) => ({ type: 'line', showSymbol: false, clip: true, ...s })),
 });
