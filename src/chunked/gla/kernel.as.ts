@@ -1,40 +1,21 @@
 /**
  * Gated linear attention, forward and backward, chunk by chunk on the tensors where they lie (derivation: README.md).
  *
- * A chunk is 16 tokens in 4 blocks of 4. Decays are never differences of cumulative sums: inside a chunk they are products of
- * exp(g), over a chunk exp(sum of g). So -Infinity and -1e3 give exactly 0, nothing overflows, nothing cancels, and every element
- * of g costs one exponential. A chunk this small keeps all of its blocks and the state (K V floats) near the first-level cache.
+ * A chunk is 16 tokens in 4 blocks of 4, with decays as wasm/lib/chunk.as.ts makes them. A chunk this small keeps all of its blocks
+ * and the state (K V floats) near the first-level cache.
  *
  * Names: Kp, Vp = K, V padded to multiples of 8. Rows past the end of a sequence have q = k = v = 0 and g = 0.
  * "Panel": 8 columns, 32 bytes a row (wasm/lib/product.as.ts).
  */
-import { exp1, exp4, hsum, madd } from '../wasm/lib/math.as';
-import { PANEL_ROW, panelUpdate, rowsTimesRows, sums4, tileProduct } from '../wasm/lib/product.as';
+import { diagonalBlock, stretchKeys, stretchQueries } from '../wasm/lib/blocks.as';
+import {
+  C, channelDecays, decayPairs, decayToEnd, fetch, finishGates, headDecays, headGates, innerSegments, PANEL, SEGMENT, SQUARE, SQUARE_ROW,
+  scaleRows, startState, stateBytes,
+} from '../wasm/lib/chunk.as';
+import { exp1, madd } from '../wasm/lib/math.as';
+import { PANEL_ROW, panelUpdate, rowsTimesRows, tileProduct } from '../wasm/lib/product.as';
 import { packMatrix, packPanel, packRows, pad8, transposePanels, unpackMatrix, unpackPanel } from '../wasm/lib/rows.as';
 import { loadN, storeN } from '../wasm/lib/tail.as';
-
-/** Tokens in a chunk. */
-// @ts-ignore: decorator
-@inline
-const C: i32 = 16;
-/**
- * Tokens in a segment: the kernels work on a segment for one head after the other, so that memory is read almost in order, and the
- * backward pass holds the states of one segment (16 K V floats: 256 KiB at K = V = 64), which stay in the second-level cache.
- */
-// @ts-ignore: decorator
-@inline
-const SEGMENT: i32 = 256;
-/** Bytes of a [16, 16] block and of its rows. */
-// @ts-ignore: decorator
-@inline
-const SQUARE: usize = 1024;
-// @ts-ignore: decorator
-@inline
-const SQUARE_ROW: usize = 64;
-/** Bytes of a panel of 16 rows. */
-// @ts-ignore: decorator
-@inline
-const PANEL: usize = 512;
 
 // ---- Scratch of a chunk, shared by forward and backward: fixed offsets from `s` -----------------------------------------------
 // [16, 16] blocks: scores, pair decays (per-head gates), their transpose, upstream scores | 8 panels of 16 rows | per-head decays
@@ -84,67 +65,13 @@ function restAt(s: usize, Kp: i32): usize { return chunkDecayAt(s, Kp) + (<usize
 
 // ---- Decays of a chunk --------------------------------------------------------------------------------------------------------
 
-/** decay[r] = exp(g[r]) for n rows (1 in rows past the end), chunkDecay = exp(sum of the rows). Per-channel gates. */
-function channelDecays(g: usize, stride: usize, n: i32, K: i32, decay: usize, chunkDecay: usize): void {
-  const row = <usize>pad8(K) << 2, one = f32x4.splat(1);
-  for (let col = 0; col < K; col += 4, g += 16, decay += 16, chunkDecay += 16) {
-    const lanes = min(4, K - col);
-    let sum = f32x4.splat(0), src = g, dst = decay, r = 0;
-    for (; r < n; r++, src += stride, dst += row) {
-      const x = loadN(src, lanes);
-      sum = f32x4.add(sum, x);
-      v128.store(dst, exp4(x));
-    }
-    for (; r < C; r++, dst += row) v128.store(dst, one);
-    v128.store(chunkDecay, exp4(sum));
-  }
-  if (pad8(K) - K < 4) return;
-  for (let r = 0; r < C; r++, decay += row) v128.store(decay, one);
-  v128.store(chunkDecay, one);
-}
-
-/**
- * Per-head gates: token decays, products from the chunk's start and to its end (`head`), pair decays E_ij = prod of the decays of
- * j+1..i followed by their transpose, and the chunk's decay in every channel.
- */
-function headDecays(g: usize, stride: usize, n: i32, Kp: i32, head: usize, pairs: usize, chunkDecay: usize): void {
-  const first = pairs;
-  let sum: f32 = 0, product: f32 = 1;
-  for (let i = 0; i < C; i++, g += stride, head += 4, pairs += SQUARE_ROW) {
-    const x = i < n ? load<f32>(g) : 0, a = i < n ? exp1(x) : 1;
-    sum += x;
-    product *= a;
-    store<f32>(head, a);
-    store<f32>(head + 64, product);
-    for (let j: usize = 0; j < <usize>i; j++) store<f32>(pairs + (j << 2), a * load<f32>(pairs + (j << 2) - SQUARE_ROW));
-    store<f32>(pairs + (<usize>i << 2), 1);
-    for (let j: usize = i + 1; j < <usize>C; j++) store<f32>(pairs + (j << 2), 0);
-    for (let j: usize = 0; j < <usize>C; j++)
-      store<f32>(first + SQUARE + j * SQUARE_ROW + (<usize>i << 2), load<f32>(pairs + (j << 2)));
-  }
-  memory.copy(head + 64, pairs - SQUARE_ROW, 64);
-  const e = f32x4.splat(exp1(sum));
-  for (const end = chunkDecay + (<usize>Kp << 2); chunkDecay < end; chunkDecay += 16) v128.store(chunkDecay, e);
-}
-
-/**
- * Brings the first n rows of a tensor near: one load a cache line, none waiting for another. The heads of a token lie between the rows
- * of one head, a pattern that the machine's own prefetching does not follow.
- */
-function fetch(src: usize, stride: usize, n: i32, width: i32, s: usize): void {
-  let seen = 0;
-  for (let r = 0; r < n; r++, src += stride)
-    for (let p: usize = 0; p < <usize>width << 2; p += 64) seen |= load<i32>(src + p);
-  store<i32>(panelAt(s, 0), seen); // a load that nothing comes of may be optimised away
-}
-
 /** Fetches what a chunk's change of the state is made of. */
 function fetchWrites(
   k: usize, v: usize, g: usize, keys: usize, values: usize, gates: usize, n: i32, K: i32, V: i32, perHead: bool, s: usize,
 ): void {
-  fetch(k, keys, n, K, s);
-  fetch(g, gates, n, perHead ? 1 : K, s);
-  fetch(v, values, n, V, s);
+  fetch(k, keys, n, K, panelAt(s, 0));
+  fetch(g, gates, n, perHead ? 1 : K, panelAt(s, 0));
+  fetch(v, values, n, V, panelAt(s, 0));
 }
 
 /** Reads a chunk: q (times scale), k, the decays. */
@@ -178,86 +105,10 @@ function prepareChannels(s: usize, Kp: i32, tiles: i32, transposed: bool): void 
     // Here qg[a] starts at its own block and the keys of earlier blocks end where block a begins.
     if (transposed) for (let b: usize = 0; b < a; b++) rowsTimesRows(kc + b * block, row, qg + at, row, Kp, A + b * (4 * SQUARE_ROW) + a * 16, SQUARE_ROW, 4);
     else rowsTimesRows(qg + at, row, kc, row, Kp, A + a * (4 * SQUARE_ROW), SQUARE_ROW, <i32>a << 2);
-    if (a) stretchBlocks(qg, kc, decayAt(s, Kp), row, a);
+    if (!a) continue;
+    stretchQueries(qg + at, decayAt(s, Kp), row, a);
+    stretchKeys(kc, decayAt(s, Kp), row, a);
   }
-}
-
-/**
- * One block of 4 tokens: its own scores (4 x 4, lower triangle, or upper when transposed), queries decayed from the block's start,
- * keys decayed to its end.
- */
-function diagonalBlock(
-  q: usize, k: usize, decay: usize, qg: usize, kc: usize, row: usize, scores: usize, transposed: bool,
-): void {
-  const zero = f32x4.splat(0), row2 = row << 1, row3 = row2 + row;
-  let s00 = zero, s10 = zero, s11 = zero, s20 = zero, s21 = zero, s22 = zero, s30 = zero, s31 = zero, s32 = zero, s33 = zero;
-  for (const end = q + row; q < end; q += 16, k += 16, decay += 16, qg += 16, kc += 16) {
-    const q0 = v128.load(q), q1 = v128.load(q + row), q2 = v128.load(q + row2), q3 = v128.load(q + row3);
-    const d1 = v128.load(decay + row), d2 = v128.load(decay + row2), d3 = v128.load(decay + row3);
-    let w = v128.load(k);
-    s00 = madd(q0, w, s00);
-    w = f32x4.mul(w, d1);
-    s10 = madd(q1, w, s10);
-    w = f32x4.mul(w, d2);
-    s20 = madd(q2, w, s20);
-    w = f32x4.mul(w, d3);
-    s30 = madd(q3, w, s30);
-    v128.store(kc, w);
-    w = v128.load(k + row);
-    s11 = madd(q1, w, s11);
-    w = f32x4.mul(w, d2);
-    s21 = madd(q2, w, s21);
-    w = f32x4.mul(w, d3);
-    s31 = madd(q3, w, s31);
-    v128.store(kc + row, w);
-    w = v128.load(k + row2);
-    s22 = madd(q2, w, s22);
-    w = f32x4.mul(w, d3);
-    s32 = madd(q3, w, s32);
-    v128.store(kc + row2, w);
-    w = v128.load(k + row3);
-    s33 = madd(q3, w, s33);
-    v128.store(kc + row3, w);
-    let p = v128.load(decay);
-    v128.store(qg, f32x4.mul(q0, p));
-    p = f32x4.mul(p, d1);
-    v128.store(qg + row, f32x4.mul(q1, p));
-    p = f32x4.mul(p, d2);
-    v128.store(qg + row2, f32x4.mul(q2, p));
-    p = f32x4.mul(p, d3);
-    v128.store(qg + row3, f32x4.mul(q3, p));
-  }
-  if (transposed) {
-    v128.store(scores, sums4(s00, s10, s20, s30));
-    v128.store(scores, sums4(zero, s11, s21, s31), SQUARE_ROW);
-    v128.store(scores, sums4(zero, zero, s22, s32), 2 * SQUARE_ROW);
-    v128.store(scores, sums4(zero, zero, zero, s33), 3 * SQUARE_ROW);
-  } else {
-    v128.store(scores, sums4(s00, zero, zero, zero));
-    v128.store(scores, sums4(s10, s11, zero, zero), SQUARE_ROW);
-    v128.store(scores, sums4(s20, s21, s22, zero), 2 * SQUARE_ROW);
-    v128.store(scores, sums4(s30, s31, s32, s33), 3 * SQUARE_ROW);
-  }
-}
-
-/** Keys of the blocks before block a decay through it; its queries decay from the chunk's start instead of the block's. */
-function stretchBlocks(qg: usize, kc: usize, decay: usize, row: usize, a: usize): void {
-  const block = row << 2, firsts = decay, mine = decay + a * block, queries = qg + a * block;
-  for (let p: usize = 0; p < row; p += 16) {
-    let before = f32x4.splat(1);
-    for (let d = firsts + p; d < mine; d += block) before = f32x4.mul(before, blockDecay(d, row));
-    for (let at = queries + p, end = at + block; at < end; at += row) v128.store(at, f32x4.mul(v128.load(at), before));
-    const through = blockDecay(mine + p, row);
-    for (let at = kc + p, end = at + a * block; at < end; at += row) v128.store(at, f32x4.mul(v128.load(at), through));
-  }
-}
-
-/** Product of the decays of 4 tokens. */
-// @ts-ignore: decorator
-@inline
-function blockDecay(d: usize, row: usize): v128 {
-  const d2 = d + (row << 1);
-  return f32x4.mul(f32x4.mul(f32x4.mul(v128.load(d), v128.load(d + row)), v128.load(d2)), v128.load(d2 + row));
 }
 
 function prepareHead(s: usize, Kp: i32, tiles: i32, transposed: bool): void {
@@ -270,23 +121,6 @@ function prepareHead(s: usize, Kp: i32, tiles: i32, transposed: bool): void {
   scaleRows(kAt(s, Kp), head + 128, kcAt(s, Kp), row);
 }
 
-/** A = A * E, and 0 where E is 0: so nothing that is masked can matter, not even NaN. */
-function decayPairs(A: usize, E: usize, tiles: i32): void {
-  for (let i = 0; i < tiles << 2; i++, A += SQUARE_ROW, E += SQUARE_ROW)
-    for (let p: usize = 0; p < <usize>tiles << 4; p += 16) {
-      const e = v128.load(E + p);
-      v128.store(A + p, v128.and(f32x4.mul(v128.load(A + p), e), f32x4.ne(e, f32x4.splat(0))));
-    }
-}
-
-/** dst[r] = factors[r] * src[r] for 16 rows. */
-function scaleRows(src: usize, factors: usize, dst: usize, row: usize): void {
-  for (const last = factors + 64; factors < last; factors += 4) {
-    const f = v128.load_splat<f32>(factors);
-    for (const end = src + row; src < end; src += 16, dst += 16) v128.store(dst, f32x4.mul(f, v128.load(src)));
-  }
-}
-
 // ---- Forward ------------------------------------------------------------------------------------------------------------------
 
 /** Bytes of scratch of glaFwd, without the offsets. */
@@ -294,22 +128,9 @@ export function glaFwdScratch(H: i32, K: i32, V: i32): usize {
   return restAt(0, pad8(K)) + <usize>H * stateBytes(K, V);
 }
 
-/** Bytes of a state in panels. */
-// @ts-ignore: decorator
-@inline
-function stateBytes(K: i32, V: i32): usize {
-  return <usize>pad8(K) * <usize>pad8(V) << 2;
-}
-
 /** Floats of the states at the starts of all segments but the first of a sequence of T tokens; glaFwd writes them for glaBwd. */
 export function glaStarts(T: i32, H: i32, K: i32, V: i32): i32 {
   return innerSegments(T) * H * <i32>(stateBytes(K, V) >> 2);
-}
-
-// @ts-ignore: decorator
-@inline
-function innerSegments(T: i32): i32 {
-  return (T - 1) / SEGMENT;
 }
 
 /**
@@ -400,9 +221,9 @@ function segmentFwd(
 ): void {
   for (let t = 0; t < T; t += C) {
     const n = min(C, T - t);
-    fetch(q, keys, n, K, s);
+    fetch(q, keys, n, K, panelAt(s, 0));
     fetchWrites(k, v, g, keys, values, gates, n, K, V, perHead, s);
-    fetch(o, values, n, V, s);
+    fetch(o, values, n, V, panelAt(s, 0));
     readChunk(q, k, g, keys, gates, n, K, perHead, scale, s);
     prepare(s, pad8(K), (n + 3) >> 2, perHead, false);
     valuesFwd(v, o, values, n, K, V, state, s);
@@ -503,17 +324,6 @@ function sequenceBwd(
   if (dInitial) for (let h: usize = 0; h < heads; h++) unpackMatrix(dS + h * size, K, V, dInitial + h * dense);
 }
 
-/** The transposed state of head h at the start of a segment. */
-function startState(initial: usize, starts: usize, segment: i32, h: usize, heads: usize, K: i32, V: i32, to: usize): void {
-  const size = stateBytes(K, V);
-  let from = starts + (<usize>(segment - 1) * heads + h) * size;
-  if (segment == 0) {
-    from = to + size; // the place of the next state serves as a buffer
-    packMatrix(initial, K, V, from);
-  }
-  transposePanels(from, K, V, to);
-}
-
 /** T tokens of one head: the states before its chunks into `held`, then the chunks from the last to the first. Strides as in segmentFwd. */
 function segmentBwd(
   q: usize, k: usize, v: usize, g: usize, dO: usize, dq: usize, dk: usize, dv: usize, dg: usize,
@@ -527,8 +337,8 @@ function segmentBwd(
   }
   for (let c = chunks - 1; c >= 0; c--) {
     const t = <usize>c * C, n = min(C, T - c * C), before = held + <usize>c * size;
-    fetch(q + t * keys, keys, n, K, s);
-    fetch(dO + t * values, values, n, V, s);
+    fetch(q + t * keys, keys, n, K, panelAt(s, 0));
+    fetch(dO + t * values, values, n, V, panelAt(s, 0));
     fetchWrites(k + t * keys, v + t * values, g + t * gates, keys, values, gates, n, K, V, perHead, s);
     readChunk(q + t * keys, k + t * keys, g + t * gates, keys, gates, n, K, perHead, scale, s);
     packRows(v + t * values, values, n, V, valueRowsAt(s, Kp), C, 1);
@@ -555,18 +365,6 @@ function advance(
     if (perHead) scaleRows(keys, headDecaysAt(s) + 128, keys, PANEL_ROW);
     else decayToEnd(keys, decayAt(s, Kp) + at, row);
     panelUpdate(values, <usize>Vp << 2, keys, (n + 3) & ~3, from, to, Vp, 0, chunkDecayAt(s, Kp) + at, 0, 0);
-  }
-}
-
-/** keys[r] = keys[r] * product of the decays of the rows after r, for a panel of 16 rows. */
-function decayToEnd(keys: usize, decay: usize, row: usize): void {
-  let u0 = f32x4.splat(1), u1 = u0;
-  decay += 15 * row;
-  for (let p = keys + 15 * PANEL_ROW; p >= keys; p -= PANEL_ROW, decay -= row) {
-    v128.store(p, f32x4.mul(v128.load(p), u0));
-    v128.store(p, f32x4.mul(v128.load(p, 16), u1), 16);
-    u0 = f32x4.mul(u0, v128.load(decay));
-    u1 = f32x4.mul(u1, v128.load(decay, 16));
   }
 }
 
@@ -601,7 +399,7 @@ function keysBwd(
     unpackPanel(x, PANEL_ROW, dq, stride, n, K, col);
     unpackPanel(y, PANEL_ROW, dk, stride, n, K, col);
   }
-  if (perHead) headGates(s, dg, gateStride, n);
+  if (perHead) headGates(panelAt(s, 6), headDecaysAt(s), dg, gateStride, n);
 }
 
 /**
@@ -726,30 +524,6 @@ function keyBlock(
   return p3;
 }
 
-/**
- * dg in panel e: from the last of n tokens to the first, the running sum of e on top of rowsum(S * dS) after the chunk. A token that
- * forgets everything has dg = 0 exactly, and the sum starts afresh there.
- */
-function finishGates(e: usize, decay: usize, row: usize, n: i32, state: usize, dSt: usize, Vp: i32): void {
-  let g0 = f32x4.splat(0), g1 = g0, h0 = g0, h1 = g0;
-  for (const end = state + (<usize>Vp << 5); state < end; state += 64, dSt += 64) {
-    g0 = madd(v128.load(state), v128.load(dSt), g0);
-    g1 = madd(v128.load(state, 16), v128.load(dSt, 16), g1);
-    h0 = madd(v128.load(state, 32), v128.load(dSt, 32), h0);
-    h1 = madd(v128.load(state, 48), v128.load(dSt, 48), h1);
-  }
-  g0 = f32x4.add(g0, h0);
-  g1 = f32x4.add(g1, h1);
-  const zero = f32x4.splat(0);
-  decay += <usize>(n - 1) * row;
-  for (let p = e + (<usize>(n - 1) << 5); p >= e; p -= 32, decay -= row) {
-    g0 = v128.andnot(f32x4.add(g0, v128.load(p)), f32x4.eq(v128.load(decay), zero));
-    g1 = v128.andnot(f32x4.add(g1, v128.load(p, 16)), f32x4.eq(v128.load(decay, 16), zero));
-    v128.store(p, g0);
-    v128.store(p, g1, 16);
-  }
-}
-
 /** Per-head gates: dA becomes dA * E below the diagonal, the diagonal moves aside, the sums over channels start at 0. */
 function startHead(s: usize, tiles: i32): void {
   const dA = upstreamScoresAt(s), diagonal = headDecaysAt(s) + 192;
@@ -790,16 +564,6 @@ function finishHead(s: usize, Kp: i32, col: i32, tiles: i32, scale: f32, state: 
     sum1 = madd(v128.load(state, 16), v128.load(dSt, 16), sum1);
   }
   v128.store(base, f32x4.add(v128.load(base), f32x4.add(sum0, sum1)));
-}
-
-/** Per-head gates: dg from the sums of panel 6, as in finishGates. */
-function headGates(s: usize, dg: usize, stride: usize, n: i32): void {
-  const sums = panelAt(s, 6), decay = headDecaysAt(s);
-  let total = hsum(v128.load(sums, 256));
-  for (let r = <usize>n; r-- > 0; ) {
-    total = load<f32>(decay + (r << 2)) == 0 ? 0 : total + hsum(v128.load(sums + (r << 4)));
-    store<f32>(dg + r * stride, total);
-  }
 }
 
 /** dv = A^T dO + kc dS, then dS = chunkDecay * dS + qg^T dO (and dS^T), 8 columns of v at a time. */
