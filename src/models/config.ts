@@ -1,53 +1,9 @@
 /** The config of every language model here: one schema, its defaults and the rules across settings. */
 import * as z from 'zod';
-import { ConfigError, formatPath, type Problem, quote, schemaProblems } from '../config/problems.js';
-import { type Lenient, lenientParse, type Path } from '../config/schemaWalk.js';
-
-const count = () => z.int().positive();
-
-/** Options of the mixer `gla`: gated linear attention (Yang et al. 2023, https://arxiv.org/abs/2312.06635). */
-export const glaSchema = z.strictObject({
-  type: z.literal('gla'),
-  numHeads: count().default(4).describe('heads of q'),
-  numKvHeads: count().optional().describe('heads of k, v and the gate; divides numHeads, which is the default'),
-  expandK: z.number().positive().default(0.5).describe('key width of all heads together / hiddenSize'),
-  expandV: z.number().positive().default(1).describe('value width of all heads together / hiddenSize'),
-  featureMap: z.enum(['relu']).nullable().default(null).describe('applied to q and k'),
-  useShortConv: z.boolean().default(false).describe('causal depthwise convolution and SiLU on q, k and v'),
-  convSize: count().default(4).describe('taps of the short convolution'),
-  convBias: z.boolean().default(false),
-  useOutputGate: z.boolean().default(true),
-  gateFn: z.enum(['silu', 'sigmoid']).default('silu').describe('activation of the output gate'),
-  gateLogitNormalizer: z.number().positive().default(16).describe('g = logsigmoid(x) / gateLogitNormalizer'),
-  gateLowRankDim: count().default(16).describe('rank of the forget gate projection'),
-  clampMin: z.number().max(0).nullable().default(null).describe('lower bound of the log gate; null: none'),
-  chunkSize: count().optional().describe("tokens per chunk; default: the model's chunkSize"),
-});
-
-/** Options of the mixer `softmax_attention`: causal softmax attention with rotary positions. */
-export const softmaxAttentionSchema = z.strictObject({
-  type: z.literal('softmax_attention'),
-  numHeads: count().default(4).describe('heads of q'),
-  numKvHeads: count().optional().describe('heads of k and v; divides numHeads, which is the default'),
-  headDim: count().optional().describe('width of a head; default hiddenSize / numHeads'),
-  ropeBase: z.number().positive().nullable().default(10000).describe('base of the rotary positions; null: none'),
-  window: count().nullable().default(null).describe('tokens each token can see, itself included; null: all'),
-});
-
-/** The option schema of each mixer by its type. A new mixer adds a line here, and one to `mixerRules` if settings must agree. */
-export const mixerSchemas = {
-  gla: glaSchema,
-  softmax_attention: softmaxAttentionSchema,
-} as const;
-
-export type MixerType = keyof typeof mixerSchemas;
-export type GlaConfig = z.output<typeof glaSchema>;
-export type SoftmaxAttentionConfig = z.output<typeof softmaxAttentionSchema>;
-/** All options of one mixing layer, `type` says which. */
-export type MixerConfig = { [T in MixerType]: z.output<(typeof mixerSchemas)[T]> }[MixerType];
-
-const mixerTypes = Object.keys(mixerSchemas) as [MixerType, ...MixerType[]];
-const [firstSchema, ...otherSchemas] = Object.values(mixerSchemas);
+import { ConfigError, formatPath, type Problem, schemaProblems } from '../config/problems.js';
+import { lenientParse, type Path } from '../config/schemaWalk.js';
+import { type MixerConfig, type MixerType, mixerDefaultsSchema, mixerSchema, settingsOf } from './mixers/index.js';
+import { count, type MixerSettings } from './mixers/mixer.js';
 
 /** What a model config file may say. */
 export const modelConfigSchema = z
@@ -58,15 +14,11 @@ export const modelConfigSchema = z
     hiddenSize: count().default(256).describe('width of the residual stream'),
     numLayers: count().default(4),
     mixers: z
-      .array(z.union([z.enum(mixerTypes), z.discriminatedUnion('type', [firstSchema, ...otherSchemas])]))
+      .array(mixerSchema)
       .min(1)
       .default(['gla'])
       .describe('mixing layers by name or with options, repeated in turn up to numLayers'),
-    mixerDefaults: z
-      .strictObject({
-        gla: glaSchema.omit({ type: true }).partial().optional(),
-        softmax_attention: softmaxAttentionSchema.omit({ type: true }).partial().optional(),
-      })
+    mixerDefaults: mixerDefaultsSchema
       .default({})
       .describe('options of all mixers of a type; options in `mixers` come before them'),
     mlp: z
@@ -128,11 +80,10 @@ export function modelProblems(raw: unknown, at: Path = []): Problem[] {
   const seen = new Set<string>();
   const pattern = Array.isArray(input.mixers) ? input.mixers.length : 1;
   for (const { options, index } of mixerOptions(input, Math.min(config.numLayers ?? pattern, pattern))) {
-    const schema = mixerSchemas[options.type as MixerType];
-    const mixer = schema && lenientParse<z.ZodType>(schema, options);
+    const settings = settingsOf(options.type);
+    const mixer = settings && lenientParse(settings.schema, options);
     if (!mixer) continue;
-    const rules = mixerRules[options.type as MixerType] as (m: unknown, c: LenientModel) => Rule[];
-    for (const [key, fault] of rules(mixer, config)) {
+    for (const [key, fault] of settings.rules(mixer, config)) {
       const path = formatPath([...at, ...placeOf(input, options.type as MixerType, index, key)]);
       if (!seen.has(path + fault)) problems.push({ path, message: fault });
       seen.add(path + fault);
@@ -148,43 +99,6 @@ function placeOf(input: ModelConfigInput, type: MixerType, index: number, key: s
   return !given && shared ? ['mixerDefaults', type, key] : ['mixers', index, key];
 }
 
-type LenientModel = Lenient<z.output<typeof modelConfigSchema>>;
-type Rule = [key: string, fault: string];
-
-/** The rules across settings of each mixer: [the setting to change, what is wrong]. A part that is undefined is wrong by itself and skipped. */
-const mixerRules: {
-  [T in MixerType]: (mixer: Lenient<z.output<(typeof mixerSchemas)[T]>>, model: LenientModel) => Rule[];
-} = {
-  gla: (m, { hiddenSize }) => [
-    ...kvHeads(m),
-    ...wholeHeads('expandK', m.expandK, m.numHeads, hiddenSize),
-    ...wholeHeads('expandV', m.expandV, m.numHeads, hiddenSize),
-  ],
-  softmax_attention: (m, { hiddenSize }) => {
-    const { numHeads, headDim, ropeBase } = m;
-    if (headDim === undefined && numHeads && hiddenSize && hiddenSize % numHeads)
-      return [...kvHeads(m), ['numHeads', `must divide hiddenSize ${hiddenSize} (or set headDim), got ${numHeads}`]];
-    const width = headDim ?? (hiddenSize && numHeads ? hiddenSize / numHeads : undefined);
-    const odd = ropeBase && width && width % 2;
-    return [...kvHeads(m), ...(odd ? [['headDim', `must be even for rotary positions, got ${width}`] as Rule] : [])];
-  },
-};
-
-function kvHeads({ numHeads, numKvHeads }: { numHeads?: number; numKvHeads?: number }): Rule[] {
-  if (!numHeads || !numKvHeads || numHeads % numKvHeads === 0) return [];
-  return [['numKvHeads', `must divide numHeads ${numHeads}, got ${numKvHeads}`]];
-}
-
-function wholeHeads(key: string, expand?: number, numHeads?: number, hiddenSize?: number): Rule[] {
-  if (!expand || !numHeads || !hiddenSize) return [];
-  const width = hiddenSize * expand;
-  const rounded = Math.round(width); // 100 * 0.07 is 7.000000000000001
-  if (Math.abs(width - rounded) < 1e-6 && rounded > 0 && rounded % numHeads === 0) return [];
-  return [
-    [key, `numHeads ${numHeads} must divide hiddenSize ${hiddenSize} times ${key} ${quote(expand)}, which is ${width}`],
-  ];
-}
-
 /** The options of each layer as written: those in `mixers` over those in `mixerDefaults`; `index` is the place in `mixers`. */
 function mixerOptions(input: ModelConfigInput, layers: number): { options: Record<string, unknown>; index: number }[] {
   const pattern = Array.isArray(input.mixers) && input.mixers.length ? input.mixers : (['gla'] as const);
@@ -197,14 +111,9 @@ function mixerOptions(input: ModelConfigInput, layers: number): { options: Recor
   });
 }
 
-function parseMixer(
-  options: Record<string, unknown>,
-  { chunkSize, hiddenSize }: z.output<typeof modelConfigSchema>,
-): MixerConfig {
-  const mixer = mixerSchemas[options.type as MixerType].parse(options);
-  const numKvHeads = mixer.numKvHeads ?? mixer.numHeads;
-  if (mixer.type === 'gla') return { ...mixer, numKvHeads, chunkSize: mixer.chunkSize ?? chunkSize };
-  return { ...mixer, numKvHeads, headDim: mixer.headDim ?? hiddenSize / mixer.numHeads };
+function parseMixer(options: Record<string, unknown>, model: z.output<typeof modelConfigSchema>): MixerConfig {
+  const { schema, resolve } = settingsOf(options.type) as MixerSettings;
+  return resolve(schema.parse(options), model) as MixerConfig;
 }
 
 /** As the published models round it: 2/3 of hiddenRatio hiddenSize, up to a multiple of 256. */

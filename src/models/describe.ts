@@ -1,7 +1,8 @@
 /** What a config amounts to, without allocating a weight: shapes, parameters, bytes of state. */
 import * as tf from '@tensorflow/tfjs';
-import { type MixerType, type ModelConfig, type ModelConfigInput, resolveModelConfig } from './config.js';
+import { type ModelConfig, type ModelConfigInput, resolveModelConfig } from './config.js';
 import { createDecoder, namedSpecs } from './decoder.js';
+import type { MixerType } from './mixers/index.js';
 
 /** Bytes a stream's state takes. */
 export interface StateDescription {

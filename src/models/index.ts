@@ -12,18 +12,11 @@ export {
   WeightsError,
 } from './causalLM.js';
 export {
-  type GlaConfig,
-  glaSchema,
-  type MixerConfig,
-  type MixerType,
   type ModelConfig,
   type ModelConfigInput,
-  mixerSchemas,
   modelConfigSchema,
   modelProblems,
   resolveModelConfig,
-  type SoftmaxAttentionConfig,
-  softmaxAttentionSchema,
 } from './config.js';
 export {
   describe,
@@ -33,5 +26,6 @@ export {
   type StateDescription,
 } from './describe.js';
 export { type GeneratedToken, type GenerateOptions, generate } from './generate.js';
+export { type MixerConfig, type MixerConfigOf, type MixerType, mixers } from './mixers/index.js';
 export { type SamplingOptions, sampleToken } from './sampling.js';
 export { Session, SessionError } from './session.js';

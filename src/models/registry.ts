@@ -1,10 +1,11 @@
 /** Which layer stands behind each mixer type of a model config. A new mixer adds one line here. */
 import { GatedLinearAttention, type SeqLayer, SoftmaxAttention } from '../layers/index.js';
-import type { MixerConfig, MixerType, ModelConfig } from './config.js';
+import type { ModelConfig } from './config.js';
+import type { MixerConfigOf, MixerType } from './mixers/index.js';
 
 type Build<M> = (mixer: Omit<M, 'type'>, model: { hiddenSize: number; normEps: number }) => SeqLayer;
 
-const builders: { [T in MixerType]: Build<Extract<MixerConfig, { type: T }>> } = {
+const builders: { [T in MixerType]: Build<MixerConfigOf<T>> } = {
   gla: ({ gateFn, ...m }, model) =>
     new GatedLinearAttention({ ...m, ...model, gateFn: gateFn === 'silu' ? 'swish' : gateFn }),
   softmax_attention: (m, { hiddenSize }) => new SoftmaxAttention({ ...m, hiddenSize }),

@@ -4,8 +4,9 @@
  */
 import { ConfigError, type Problem, quote } from '../../config/problems.js';
 import type { NamedArrays } from '../causalLM.js';
-import { type GlaConfig, type ModelConfig, resolveModelConfig } from '../config.js';
+import { type ModelConfig, resolveModelConfig } from '../config.js';
 import { HEAD } from '../decoder.js';
+import type { GlaConfig } from '../mixers/gla.js';
 
 type Json = Record<string, unknown>;
 
