@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
 import { ConfigError, runConfigSchema } from '../config/index.js';
+import { blockedThreads } from '../threads/blocked.js';
 import { splitOverrides } from './overrides.js';
 import type { TrainFlags } from './train.js';
 
@@ -173,3 +174,4 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   throw error;
 });
 await main();
+if (blockedThreads()) process.kill(process.pid, 'SIGKILL'); // nothing else ends a process with such a thread

@@ -59,6 +59,11 @@ const trainSchema = z.strictObject({
   seqLen: count().default(256).describe('tokens per sequence'),
   accumulate: count().default(1).describe('micro-batches per update'),
   workers: count().default(1).describe('threads that share the rows of each update, one for each core to be used'),
+  workerTimeout: z
+    .number()
+    .nonnegative()
+    .default(600)
+    .describe('seconds without a sign of life from a worker (it gives one at every kernel) that end the run; 0: none'),
   lr: z.number().positive().default(1e-3).describe('peak learning rate'),
   schedule: z.enum(['cosine', 'wsd', 'constant']).default('cosine').describe('shape after the warm-up'),
   warmupSteps: countOrOff().optional().describe('steps of linear warm-up; default 1/20 of steps'),

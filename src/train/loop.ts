@@ -6,10 +6,10 @@
 import { join } from 'node:path';
 import { NonFiniteGradientError } from '../chunked/adamW/index.js';
 import type { RunConfig } from '../config/index.js';
+import { WorkerError } from '../threads/index.js';
 import { saveCheckpoint } from './checkpoint/index.js';
 import type { Batch } from './data/index.js';
 import { bitsPerByte, type Evaluation, evaluate, gzipBitsPerByte } from './evaluate.js';
-import { WorkerError } from './parallel/index.js';
 import { type DataPosition, type PreparedRun, prepareRun } from './prepare.js';
 import { type ProfileOptions, StepProfiler } from './profile.js';
 import { createProgress, formatBytes, formatDuration, formatStep, Pace, type Progress } from './progress.js';

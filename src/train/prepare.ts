@@ -78,7 +78,10 @@ export async function prepareRun(
   const metrics = new MetricsLog(join(dir, 'metrics.jsonl'));
   const pool =
     workers > 1
-      ? await WorkerPool.start(model, optimizer, { workers, backend: config.backend, adamW: { betas, eps } })
+      ? await WorkerPool.start(model, optimizer, {
+          ...{ workers, timeout: config.train.workerTimeout },
+          ...{ backend: config.backend, adamW: { betas, eps } },
+        })
       : undefined;
   const dispose = async () => {
     await pool?.close();

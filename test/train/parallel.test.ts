@@ -7,10 +7,11 @@ import { AdamW, NonFiniteGradientError } from '../../src/chunked/adamW/index.js'
 import { wasmBytes } from '../../src/chunked/wasm/runtime.js';
 import { resolveRunConfig } from '../../src/config/index.js';
 import { CausalLM } from '../../src/models/index.js';
+import { WorkerError } from '../../src/threads/index.js';
 import { type Batch, SequenceReader, type TokenStream } from '../../src/train/data/index.js';
 import { evaluate } from '../../src/train/evaluate.js';
 import { dealRows } from '../../src/train/parallel/deal.js';
-import { WorkerError, WorkerPool } from '../../src/train/parallel/index.js';
+import { WorkerPool } from '../../src/train/parallel/index.js';
 import { NonFiniteLossError, trainStep } from '../../src/train/step.js';
 import { modelWeights, optimizerMoments } from '../../src/train/weights.js';
 import { temporaryFolder, text, tinyRun, writeRun } from '../support/run.js';

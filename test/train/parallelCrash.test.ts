@@ -1,4 +1,5 @@
 /** Runs on several workers of which one is lost: one line says which and why, and the run can go on from its last checkpoint. */
+import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -48,6 +49,28 @@ if (isMainThread) process.on('worker', (worker) => {
   expect(stdout).toMatch(
     /^resumed at step 3\ntrain\.workers was 3 and is 2: sums are taken in another order, so the last bits will differ$/m,
   );
+  expect(metricsOf(join(cwd, name)).at(-1)).toMatchObject({ kind: 'final', step: 8 });
+});
+
+const pipe = join(cwd, 'pipe');
+if (process.platform !== 'win32') execFileSync('mkfifo', [pipe]);
+
+test.skipIf(process.platform === 'win32').each([
+  { name: 'loops', code: inWorker('for (;;);'), exit: 1 },
+  // nothing ends a thread that is blocked in native code, nor by itself a process that has one
+  {
+    name: 'is blocked',
+    code: `import { readFileSync } from 'node:fs';\n${inWorker(`readFileSync(${JSON.stringify(pipe)})`)}`,
+    exit: 'SIGKILL',
+  },
+])('a worker that $name for ever is given up, and the run ends', async ({ name, code, exit }) => {
+  const hung = await run(name, ['--workers=3', '--train.workerTimeout=3'], { env: preload(name, code) });
+  expect(hung.code).toBe(exit);
+  expect(hung.stderr).toMatch(
+    /^error: train: worker 2 of 3 gave no sign of life for 3 s in its part "(gradients|reduce|update)" \(more patience: train\.workerTimeout, 0 for no end\) after step [345], and the run stopped there; the checkpoint of step 3 is kept\. Go on with the same command and --resume\n$/,
+  );
+  const { code: resumed, stderr } = await run(name, ['--workers=3', '--resume']);
+  expect({ resumed, stderr }).toEqual({ resumed: 0, stderr: '' });
   expect(metricsOf(join(cwd, name)).at(-1)).toMatchObject({ kind: 'final', step: 8 });
 });
 

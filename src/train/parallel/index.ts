@@ -1,3 +1,2 @@
 /** Training on several cores. Node only. */
 export { type PoolOptions, WorkerPool } from './pool.js';
-export { WorkerError } from './thread.js';

@@ -2,13 +2,14 @@
 import { type AdamW, type AdamWOptions, NonFiniteGradientError } from '../../chunked/adamW/index.js';
 import type { RunConfig } from '../../config/index.js';
 import type { CausalLM } from '../../models/index.js';
+import { type Answer, type Arguments, type Method, Thread, WorkerError } from '../../threads/index.js';
 import type { Batch } from '../data/index.js';
 import { NonFiniteLossError, type StepResult, targetShares, type UpdateOptions } from '../step.js';
 import { modelWeights, optimizerMoments } from '../weights.js';
 import { dealRows } from './deal.js';
-import { type Answer, type Arguments, type Method, Replica } from './replica.js';
+import { Replica } from './replica.js';
 import { SharedGradients } from './sharedGradients.js';
-import { Thread, WorkerError, type WorkerStart } from './thread.js';
+import type { ReplicaStart } from './start.js';
 
 export interface PoolOptions {
   /** Replicas, the one of this thread included; at least 2. */
@@ -17,6 +18,8 @@ export interface PoolOptions {
   backend: RunConfig['backend'];
   /** What the optimizer was made with. */
   adamW: AdamWOptions;
+  /** Seconds without a sign of life (a kernel run) after which a thread is given up; 0: never. Default 600. */
+  timeout?: number;
 }
 
 /**
@@ -26,9 +29,9 @@ export interface PoolOptions {
  */
 export class WorkerPool {
   readonly #replica: Replica;
-  readonly #threads: readonly Thread[];
+  readonly #threads: readonly Thread<Replica>[];
 
-  private constructor(replica: Replica, threads: readonly Thread[]) {
+  private constructor(replica: Replica, threads: readonly Thread<Replica>[]) {
     this.#replica = replica;
     this.#threads = threads;
   }
@@ -37,16 +40,25 @@ export class WorkerPool {
   static async start(
     model: CausalLM,
     optimizer: AdamW,
-    { workers: members, backend, adamW }: PoolOptions,
+    { workers: members, backend, adamW, timeout = 600 }: PoolOptions,
   ): Promise<WorkerPool> {
     const shared = new SharedGradients(model.weights, members);
-    const start: Omit<WorkerStart, 'member'> = {
+    const start: Omit<ReplicaStart, 'member'> = {
       ...{ members, memory: shared.memory, backend, config: model.config, adamW },
       weights: await modelWeights(model),
       moments: await optimizerMoments(optimizer),
       step: optimizer.state().step,
     };
-    const threads = Array.from({ length: members - 1 }, (_, i) => new Thread({ ...start, member: i + 1 }));
+    const threads = Array.from({ length: members - 1 }, (_, i) => {
+      const data: ReplicaStart = { ...start, member: i + 1 };
+      const name = `worker ${i + 1} of ${members}`;
+      return new Thread<Replica>('train/parallel/worker.js', {
+        name,
+        data,
+        timeout,
+        timeoutOption: 'train.workerTimeout',
+      });
+    });
     const pool = new WorkerPool(new Replica(0, model, optimizer, shared), threads);
     try {
       await Promise.all(threads.map(({ ready }) => ready));
@@ -65,7 +77,7 @@ export class WorkerPool {
   /**
    * `trainStep` with the rows dealt over the workers. It differs from one worker's in the order of sums, that is in the last bits.
    * `onPhase` tells of this thread, which waits for the others in 'update'.
-   * @throws NonFiniteLossError or NonFiniteGradientError before any weight is touched, WorkerError when a thread has ended
+   * @throws NonFiniteLossError or NonFiniteGradientError before any weight is touched, WorkerError when a thread has ended or is silent
    */
   async step(batches: readonly Batch[], { recompute, onPhase, ...rates }: UpdateOptions): Promise<StepResult> {
     const parts = dealRows(batches, this.size);
@@ -97,14 +109,14 @@ export class WorkerPool {
   }
 
   /** Calls a method of the first `members` replicas, all at the same time. */
-  #call<M extends Method>(
+  #call<M extends Method<Replica>>(
     method: M,
-    args: (member: number) => Arguments<M>,
+    args: (member: number) => Arguments<Replica, M>,
     members = this.size,
-  ): Promise<Answer<M>[]> {
+  ): Promise<Answer<Replica, M>[]> {
     const threads = this.#threads.slice(0, members - 1); // first, as this thread's own part blocks it
     const theirs = threads.map((thread, i) => thread.call(method, args(i + 1)));
-    const own = this.#replica[method] as (...args: Arguments<M>) => Promise<Answer<M>>;
+    const own = this.#replica[method] as unknown as (...args: unknown[]) => Promise<Answer<Replica, M>>;
     return Promise.all([own.apply(this.#replica, args(0)), ...theirs]);
   }
 }

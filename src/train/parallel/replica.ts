@@ -66,7 +66,3 @@ export class Replica {
     return hash.digest('hex');
   }
 }
-
-export type Method = 'gradients' | 'reduce' | 'update' | 'loss' | 'fingerprint';
-export type Arguments<M extends Method> = Parameters<Replica[M]>;
-export type Answer<M extends Method> = Awaited<ReturnType<Replica[M]>>;
