@@ -16,6 +16,9 @@ export {
   causalConv1d,
 } from './causalConv1d/index.js';
 export { type CrossEntropyOptions, crossEntropy } from './crossEntropy/index.js';
+export type { DeltaOptions, DeltaOutput, DeltaRuleInputs } from './delta/inputs.js';
+export { deltaRule } from './deltaRule/index.js';
+export { type DplrInputs, dplr } from './dplr/index.js';
 export { type EmbeddingOptions, embedding } from './embedding/index.js';
 export {
   type AttentionMask,
@@ -24,6 +27,7 @@ export {
   type FlashAttentionOutput,
   flashAttention,
 } from './flashAttention/index.js';
+export { type GatedDeltaRuleInputs, gatedDeltaRule } from './gatedDeltaRule/index.js';
 export {
   type KdaGateInputs,
   type KdaGateOptions,
@@ -32,6 +36,7 @@ export {
   logSigmoidGate,
 } from './gates/index.js';
 export { type GlaInputs, type GlaOptions, type GlaOutput, gla } from './gla/index.js';
+export { type KdaInputs, kda } from './kda/index.js';
 export { type L2NormOptions, l2Norm } from './l2Norm/index.js';
 export { linearAll } from './linear/all.js';
 export { type LinearInputs, type LinearOptions, linear } from './linear/index.js';

@@ -18,7 +18,7 @@ import {
   streamText,
   trainStep,
 } from 'seqmix/train';
-import { type Config, runGla, runGlaLayer, type Tensors } from '../support/goldenRuns.js';
+import { type Config, runGlaLayer, runOp, type Tensors } from '../support/goldenRuns.js';
 
 export interface PlainTensor {
   shape: number[];
@@ -69,7 +69,7 @@ export function syncReadError(): string {
 }
 
 export const goldenGla = (config: Config, file: PlainTensors, options: GlaOptions): Promise<PlainTensors> =>
-  plain(runGla(gla, config, tensors(file), options));
+  plain(runOp(gla, config, tensors(file), options));
 
 export const goldenLayer = (
   config: Config,

@@ -3,7 +3,7 @@ import { beforeAll, describe, test } from 'vitest';
 import { type GlaOptions, gla } from '../../src/chunked/index.js';
 import { useBackend } from '../../src/index.js';
 import { type GoldenEntry, goldenEntries, readGolden } from '../support/golden.js';
-import { runGla } from '../support/goldenRuns.js';
+import { runOp } from '../support/goldenRuns.js';
 import { expectClose } from '../support/tensors.js';
 
 const forms = ['auto', 'chunk', 'recurrent', 'parallel'] as const;
@@ -20,7 +20,7 @@ describe.each(['wasm', 'cpu'] as const)('%s', (backend) => {
 
 function replay({ file, config, tolerances }: GoldenEntry, options: GlaOptions): void {
   const golden = readGolden(file);
-  const got = runGla(gla, config, golden, options);
+  const got = runOp(gla, config, golden, options);
   for (const [name, { max_abs, max_ref }] of Object.entries(tolerances))
     expectClose(name, got[name], golden[name], max_abs / Math.max(1, max_ref));
 }

@@ -1,17 +1,14 @@
 /** GLA for random sizes, chunk sizes, gates, cuts and packings, in every form, against the float64 recurrence. */
 import fc from 'fast-check';
-import { beforeAll, describe, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { type GlaInputs, type GlaOptions, gla } from '../../src/chunked/index.js';
-import { useBackend } from '../../src/index.js';
 import { type GlaOracleInputs, glaOracle } from '../oracle/gla.js';
+import { testMixingOp } from '../support/mixingProperties.js';
 import {
-  anyDocuments,
-  anySizes,
   cutAt,
   drawGate,
   drawSample,
   expectCausal,
-  expectNoLeak,
   expectOracle,
   type GateStrength,
   gateStrengths,
@@ -21,7 +18,6 @@ import {
 
 const TOLERANCE = 1e-5;
 const gates = ['channel', 'head'] as const;
-const forms = ['auto', 'chunk', 'recurrent', 'parallel'] as const;
 
 function glaOp(gate: (typeof gates)[number], strength: GateStrength = 'mixed'): MixingOp {
   return {
@@ -41,77 +37,12 @@ function glaOp(gate: (typeof gates)[number], strength: GateStrength = 'mixed'): 
   };
 }
 
-const any = {
-  seed: fc.nat({ max: 1e6 }),
-  gate: fc.constantFrom(...gates),
-  strength: fc.constantFrom(...gateStrengths),
-  chunkSize: fc.constantFrom(1, 2, 3, 4, 5, 8, 12, 16, 32, 64),
-  initial: fc.boolean(),
-};
-
-describe.each([
-  ['wasm', 25],
-  ['cpu', 10],
-] as const)('%s', (backend, numRuns) => {
-  beforeAll(() => useBackend(backend));
-
-  describe.each(forms)('%s', (form) => {
-    test('equals the recurrence in outputs and all gradients', () => {
-      fc.assert(
-        fc.property(fc.record({ ...any, sizes: anySizes() }), ({ sizes, gate, strength, chunkSize, ...drawn }) =>
-          inScope(() => expectOracle(drawSample(glaOp(gate, strength), sizes, drawn), { form, chunkSize }, TOLERANCE)),
-        ),
-        { numRuns },
-      );
-    });
-
-    test('cut anywhere and carried over, also through the gradients', () => {
-      const cuts = fc.array(fc.nat({ max: 40 }), { minLength: 1, maxLength: 3 });
-      fc.assert(
-        fc.property(fc.record({ ...any, sizes: anySizes(), cuts }), (x) =>
-          inScope(() => {
-            const sample = drawSample(glaOp(x.gate, x.strength), x.sizes, x);
-            const options = { form, chunkSize: x.chunkSize };
-            expectOracle(sample, options, TOLERANCE, cutAt(sample, x.cuts, options));
-          }),
-        ),
-        { numRuns },
-      );
-    });
-
-    test('packed documents equal each document alone', () => {
-      fc.assert(
-        fc.property(fc.record({ ...any, sizes: anySizes({ B: 1 }), cuSeqlens: anyDocuments() }), (x) =>
-          inScope(() => {
-            const sizes = { ...x.sizes, T: x.cuSeqlens[x.cuSeqlens.length - 1] };
-            expectOracle(drawSample(glaOp(x.gate, x.strength), sizes, x), { form, chunkSize: x.chunkSize }, TOLERANCE);
-          }),
-        ),
-        { numRuns },
-      );
-    });
-
-    test('is causal to the last bit', () => {
-      fc.assert(
-        fc.property(fc.record({ ...any, sizes: anySizes(), at: fc.nat({ max: 39 }) }), (x) =>
-          inScope(() => {
-            const sample = drawSample(glaOp(x.gate, x.strength), x.sizes, x);
-            expectCausal(sample, x.at % x.sizes.T, { form, chunkSize: x.chunkSize });
-          }),
-        ),
-        { numRuns },
-      );
-    });
-
-    test.each(gates)('leaves no tensor behind, one gate per %s', (gate) => {
-      inScope(() => {
-        const sizes = { B: 1, T: 37, H: 2, K: 5, V: 3 };
-        expectNoLeak(drawSample(glaOp(gate), sizes, { seed: 1 }), { form, chunkSize: 16 });
-        const cuSeqlens = Int32Array.of(0, 1, 20, 37);
-        expectNoLeak(drawSample(glaOp(gate), sizes, { seed: 2, cuSeqlens }), { form, chunkSize: 16 });
-      });
-    });
-  });
+testMixingOp({
+  kinds: fc.record({ gate: fc.constantFrom(...gates), strength: fc.constantFrom(...gateStrengths) }),
+  op: ({ gate, strength }) => glaOp(gate, strength),
+  forms: ['auto', 'chunk', 'recurrent', 'parallel'],
+  tolerance: TOLERANCE,
+  leaks: { 'one gate per channel': glaOp('channel'), 'one gate per head': glaOp('head') },
 });
 
 test('the properties can fail: a wrong decay, a leak through the cut and a look ahead are caught', () => {

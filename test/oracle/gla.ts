@@ -8,6 +8,7 @@
  *   D_t  = scale * q_t dO_t^T + diag(exp(g_{t+1})) D_{t+1}        D_T = scale * q_T dO_T^T + dFinalState
  *   dq_t = scale * S_t dO_t      dk_t = D_t v_t      dv_t = D_t^T k_t      dg_t = rowsum(diag(exp(g_t)) S_{t-1} * D_t)
  */
+import { sequencesOf } from './sequences.js';
 
 /** Sizes: batch, tokens, heads, key width, value width. */
 export interface GlaDims {
@@ -70,13 +71,6 @@ export function glaOracle(
       runHead({ ...dims, scale, start, length, head: h, state: (n * H + h) * K * V }, inputs, upstream, result);
   });
   return result;
-}
-
-/** [first token, number of tokens] of every independent sequence, tokens counted through the batch. */
-function sequencesOf(B: number, T: number, cuSeqlens?: ArrayLike<number>): [number, number][] {
-  if (!cuSeqlens) return Array.from({ length: B }, (_, b) => [b * T, T]);
-  if (B !== 1) throw new RangeError(`glaOracle: cuSeqlens needs B = 1, got ${B}`);
-  return Array.from({ length: cuSeqlens.length - 1 }, (_, n) => [cuSeqlens[n], cuSeqlens[n + 1] - cuSeqlens[n]]);
 }
 
 interface Head extends GlaDims {

@@ -3,7 +3,6 @@
  * in a browser run these with the built package.
  */
 import type * as tf from '@tensorflow/tfjs';
-import type { GlaInputs, GlaOptions, GlaOutput } from '../../src/chunked/index.js';
 import type { GatedLinearAttentionOptions, LayerOutput } from '../../src/layers/index.js';
 import { outputsAndGrads } from './grads.js';
 
@@ -11,21 +10,31 @@ export type Tensors = Record<string, tf.Tensor>;
 /** What the manifest says of a file: the published names of options, as strings. */
 export type Config = Record<string, string>;
 
-type Gla = (inputs: GlaInputs, options: GlaOptions) => GlaOutput;
+/** Any op of the common contract, its inputs by their names in the files. */
+type MixingOp<I, O> = (inputs: I, options: O) => { o: tf.Tensor; finalState: tf.Tensor };
+
+/** Inputs of the ops, by the files' names. */
+const opInputs = ['q', 'k', 'v', 'beta', 'a', 'b', 'g', 'initial_state'];
 
 /** Outputs, final state and every gradient. */
-export function runGla(gla: Gla, config: Config, file: Tensors, options: GlaOptions): Tensors {
-  const { q, k, v, g, initial_state } = file;
-  const inputs = { q, k, v, g, ...(initial_state && { initialState: initial_state }) };
-  const run = (x: GlaInputs): tf.Tensor[] => {
-    const { o, finalState } = gla(x, { scale: Number(config.scale), ...options });
+export function runOp<I, O extends { scale?: number }>(
+  op: MixingOp<I, O>,
+  config: Config,
+  file: Tensors,
+  options: O,
+): Tensors {
+  const names = opInputs.filter((name) => file[name]);
+  const inputs = Object.fromEntries(names.map((name) => [name, file[name]]));
+  const run = ({ initial_state, ...tokens }: Tensors): tf.Tensor[] => {
+    const given = { ...tokens, ...(initial_state && { initialState: initial_state }) };
+    const { o, finalState } = op(given as I, { scale: Number(config.scale), ...options });
     return [o, finalState];
   };
   const { outputs, grads } = outputsAndGrads(run, inputs, [file.do, file.d_final_state]);
+  const gradName = (name: string) => (name === 'initial_state' ? 'd_initial_state' : `d${name}`);
   return {
     ...{ o: outputs[0], final_state: outputs[1] },
-    ...{ dq: grads.q, dk: grads.k, dv: grads.v, dg: grads.g },
-    ...(grads.initialState && { d_initial_state: grads.initialState }),
+    ...Object.fromEntries(names.map((name) => [gradName(name), grads[name]])),
   };
 }
 

@@ -13,6 +13,9 @@ export type Tensors = Record<string, tf.Tensor>;
 export type Arrays = Record<string, ArrayLike<number>>;
 export type OpOptions = { form?: string; chunkSize?: number; cuSeqlens?: Int32Array };
 
+/** Floats of a tensor of this shape. */
+export type Draw = (seed: number, length: number, shape: number[]) => Float32Array;
+
 /** What the properties need to know of an op. Every shape function takes the sizes and the number of states N. */
 export interface MixingOp {
   /** Inputs with a time axis, [B, T, ...], by name. */
@@ -22,7 +25,7 @@ export interface MixingOp {
   /** Outputs with a time axis, by name. */
   outputs: (sizes: Sizes) => Record<string, number[]>;
   /** How to draw an input that is not standard normal. */
-  draw?: Record<string, (seed: number, length: number) => Float32Array>;
+  draw?: Record<string, Draw>;
   /** The op; returns outputs and final states by name. */
   run: (inputs: Tensors, options: OpOptions) => Tensors;
   /** Outputs and final states by name, and the gradient on input x as dx (`q` -> `dq`, `initialState` -> `dInitialState`). */
@@ -69,6 +72,28 @@ export function drawGate(strength: GateStrength): (seed: number, length: number)
   };
 }
 
+/** Uniform in [low, high). */
+export function drawUniform(low: number, high: number): Draw {
+  return (seed, length) => {
+    const next = random(seed + 55);
+    return Float32Array.from({ length }, () => low + (high - low) * next());
+  };
+}
+
+/** Rows of the last axis of length 1, in directions of their own. */
+export const drawUnitRows: Draw = (seed, length, shape) => {
+  const x = normal(seed, length);
+  const width = shape[shape.length - 1];
+  return x.map((value, i) => value / Math.hypot(...x.slice(i - (i % width), i - (i % width) + width)));
+};
+
+/** The same direction for all rows of the last axis, of length 1. */
+export const drawSameRows: Draw = (seed, length, shape) => {
+  const width = shape[shape.length - 1];
+  const row = drawUnitRows(seed, width, [width]);
+  return Float32Array.from({ length }, (_, i) => row[i % width]);
+};
+
 /**
  * Draws every input and upstream from `seed`. `initial: false` leaves the initial states out. Dispose of nothing by hand: call
  * inside `inScope`.
@@ -83,8 +108,8 @@ export function drawSample(
   const inputs: Tensors = {};
   const upstreams: Tensors = {};
   let next = seed * 100;
-  const tensor = (shape: number[], draw: (seed: number, n: number) => Float32Array = normal) =>
-    tf.tensor(draw(next++, tf.util.sizeFromShape(shape)), shape, 'float32');
+  const tensor = (shape: number[], draw: Draw = (s, n) => normal(s, n)) =>
+    tf.tensor(draw(next++, tf.util.sizeFromShape(shape), shape), shape, 'float32');
   for (const [name, shape] of Object.entries(op.tokens(sizes))) inputs[name] = tensor(shape, op.draw?.[name]);
   if (initial) for (const [name, { shape }] of Object.entries(states)) inputs[name] = tensor(shape, op.draw?.[name]);
   for (const [name, shape] of Object.entries(op.outputs(sizes))) upstreams[name] = tensor(shape);
