@@ -1,12 +1,16 @@
 /** One way through all delta rules: DeltaNet, Gated DeltaNet and KDA are one recurrence with no gate, one per head, one per channel. */
 import * as tf from '@tensorflow/tfjs';
 import { eachDocument, type OpOutput } from '../packed.js';
+import { hasFusedKernels } from '../wasm/runtime.js';
 import { chunkDelta } from './chunk.js';
+import { fusedDelta } from './fused.js';
 import type { AnyDeltaInputs, DeltaOptions, DeltaOutput } from './inputs.js';
 import { recurrentDelta } from './recurrent.js';
 
-/** Inputs and options are already checked. */
-export function runDelta(inputs: AnyDeltaInputs, options: DeltaOptions): DeltaOutput {
+/** Inputs and options are already checked; `op` names the op in errors. */
+export function runDelta(op: string, inputs: AnyDeltaInputs, options: DeltaOptions): DeltaOutput {
+  const { form = 'auto', scale = (inputs.q.shape[3] as number) ** -0.5, cuSeqlens } = options;
+  if (form === 'auto' && hasFusedKernels(op)) return fusedDelta(inputs, scale, cuSeqlens);
   return runPlain(inputs, options, { chunk: chunkDelta, recurrent: recurrentDelta });
 }
 

@@ -12,5 +12,5 @@ import { runDelta } from '../delta/run.js';
 export function deltaRule({ q, k, v, beta, initialState }: DeltaRuleInputs, options: DeltaOptions = {}): DeltaOutput {
   const inputs = { q, k, v, beta, initialState };
   checkDelta('deltaRule', inputs, options, 'none');
-  return runDelta(inputs, options);
+  return runDelta('deltaRule', inputs, options);
 }

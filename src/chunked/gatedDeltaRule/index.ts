@@ -17,5 +17,5 @@ export interface GatedDeltaRuleInputs extends DeltaRuleInputs {
  */
 export function gatedDeltaRule(inputs: GatedDeltaRuleInputs, options: DeltaOptions = {}): DeltaOutput {
   checkDelta('gatedDeltaRule', inputs, options, 'head');
-  return runDelta(inputs, options);
+  return runDelta('gatedDeltaRule', inputs, options);
 }

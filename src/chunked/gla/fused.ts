@@ -2,7 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { fusedOp } from '../wasm/fusedOp.js';
 import { gradientOf } from '../wasm/optional.js';
-import type { WasmContext } from '../wasm/runtime.js';
+import { lengthsOf, offsetsOf, withOffsets } from '../wasm/sequences.js';
 
 type Input = 'q' | 'k' | 'v' | 'g' | 'initialState';
 
@@ -21,10 +21,8 @@ export function fusedGla(
   { q, k, v, g, initialState }: { q: tf.Tensor; k: tf.Tensor; v: tf.Tensor; g: tf.Tensor; initialState?: tf.Tensor },
   { scale, cuSeqlens }: FusedGlaOptions,
 ): { o: tf.Tensor; finalState: tf.Tensor } {
-  const [B, T] = q.shape;
-  const offsets = cuSeqlens ? Array.from(cuSeqlens) : Array.from({ length: B + 1 }, (_, b) => b * T);
   return tf.tidy(() => {
-    const [o, finalState] = fused({ q, k, v, g, initialState }, { scale, offsets });
+    const [o, finalState] = fused({ q, k, v, g, initialState }, { scale, offsets: offsetsOf(q, cuSeqlens) });
     return { o, finalState };
   });
 }
@@ -44,7 +42,7 @@ const fused = fusedOp<Input, Attrs, 'initialState'>({
     const { N, H, K, V, perHead } = sizes(q, v, g, offsets);
     const o = ctx.out(v.shape);
     const finalState = ctx.out([N, H, K, V]);
-    const starts = ctx.out([lengths(offsets).reduce((sum, T) => sum + ctx.kernels.glaStarts(T, H, K, V), 0)]);
+    const starts = ctx.out([lengthsOf(offsets).reduce((sum, T) => sum + ctx.kernels.glaStarts(T, H, K, V), 0)]);
     withOffsets(ctx, offsets, ctx.kernels.glaFwdScratch(H, K, V), (table, scratch) =>
       ctx.kernels.glaFwd(
         ...[q, k, v, g, initialState, o, finalState, starts].map((x) => ctx.ptr(x)),
@@ -57,7 +55,7 @@ const fused = fusedOp<Input, Attrs, 'initialState'>({
     const { N, H, K, V, perHead } = sizes(q, v, g, offsets);
     const [dq, dk, dv, dg] = [q, k, v, g].map((x) => ctx.out(x.shape));
     const dInitialState = gradientOf(ctx, initialState);
-    withOffsets(ctx, offsets, ctx.kernels.glaBwdScratch(Math.max(...lengths(offsets)), H, K, V), (table, scratch) =>
+    withOffsets(ctx, offsets, ctx.kernels.glaBwdScratch(Math.max(...lengthsOf(offsets)), H, K, V), (table, scratch) =>
       ctx.kernels.glaBwd(
         ...[q, k, v, g, initialState, starts, dO, dFinalState, dq, dk, dv, dg, dInitialState].map((x) => ctx.ptr(x)),
         ...[table, N, H, K, V, perHead, scale, scratch],
@@ -67,24 +65,7 @@ const fused = fusedOp<Input, Attrs, 'initialState'>({
   },
 });
 
-/** Tokens of each sequence. */
-const lengths = (offsets: number[]) => offsets.slice(1).map((end, n) => end - offsets[n]);
-
 function sizes(q: tf.TensorInfo, v: tf.TensorInfo, g: tf.TensorInfo, offsets: number[]) {
   const [, , H, K] = q.shape;
   return { N: offsets.length - 1, H, K, V: v.shape[3], perHead: g.shape.length === 3 ? 1 : 0 };
-}
-
-/** Scratch for a kernel with the table of offsets before it. */
-function withOffsets(
-  ctx: WasmContext,
-  offsets: number[],
-  bytes: number,
-  body: (table: number, scratch: number) => void,
-): void {
-  const tableBytes = (offsets.length * 4 + 15) & ~15;
-  ctx.scratch(tableBytes + bytes, (table) => {
-    ctx.writeInts(table, offsets);
-    body(table, table + tableBytes);
-  });
 }

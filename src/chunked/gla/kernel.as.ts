@@ -116,7 +116,7 @@ function prepareHead(s: usize, Kp: i32, tiles: i32, transposed: bool): void {
   const left = transposed ? kAt(s, Kp) : qAt(s, Kp), right = transposed ? qAt(s, Kp) : kAt(s, Kp);
   for (let a: usize = 0; a < <usize>tiles; a++)
     rowsTimesRows(left + a * (row << 2), row, right, row, Kp, A + a * (4 * SQUARE_ROW), SQUARE_ROW, tiles << 2);
-  decayPairs(A, transposed ? pairsAt(s) + SQUARE : pairsAt(s), tiles);
+  decayPairs(A, transposed ? pairsAt(s) + SQUARE : pairsAt(s), tiles << 2, tiles << 2);
   scaleRows(qAt(s, Kp), head + 64, qgAt(s, Kp), row);
   scaleRows(kAt(s, Kp), head + 128, kcAt(s, Kp), row);
 }
@@ -527,7 +527,7 @@ function keyBlock(
 /** Per-head gates: dA becomes dA * E below the diagonal, the diagonal moves aside, the sums over channels start at 0. */
 function startHead(s: usize, tiles: i32): void {
   const dA = upstreamScoresAt(s), diagonal = headDecaysAt(s) + 192;
-  decayPairs(dA, pairsAt(s), tiles);
+  decayPairs(dA, pairsAt(s), tiles << 2, tiles << 2);
   for (let i: usize = 0; i < <usize>(tiles << 2); i++) {
     store<f32>(diagonal + (i << 2), load<f32>(dA + i * (SQUARE_ROW + 4)));
     store<f32>(dA + i * (SQUARE_ROW + 4), 0);

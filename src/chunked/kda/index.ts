@@ -17,5 +17,5 @@ export interface KdaInputs extends DeltaRuleInputs {
  */
 export function kda(inputs: KdaInputs, options: DeltaOptions = {}): DeltaOutput {
   checkDelta('kda', inputs, options, 'channel');
-  return runDelta(inputs, options);
+  return runDelta('kda', inputs, options);
 }

@@ -116,10 +116,10 @@ export function fetch(src: usize, stride: usize, n: i32, width: i32, sink: usize
   store<i32>(sink, seen); // a load that nothing comes of may be optimised away
 }
 
-/** A = A * E, and 0 where E is 0: so nothing that is masked can matter, not even NaN. */
-export function decayPairs(A: usize, E: usize, tiles: i32): void {
-  for (let i = 0; i < tiles << 2; i++, A += SQUARE_ROW, E += SQUARE_ROW)
-    for (let p: usize = 0; p < <usize>tiles << 4; p += 16) {
+/** A = A * E, and 0 where E is 0: so nothing that is masked can matter, not even NaN. The number of columns is a multiple of 4. */
+export function decayPairs(A: usize, E: usize, rows: i32, columns: i32): void {
+  for (let i = 0; i < rows; i++, A += SQUARE_ROW, E += SQUARE_ROW)
+    for (let p: usize = 0; p < <usize>columns << 2; p += 16) {
       const e = v128.load(E + p);
       v128.store(A + p, v128.and(f32x4.mul(v128.load(A + p), e), f32x4.ne(e, f32x4.splat(0))));
     }
