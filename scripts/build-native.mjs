@@ -25,20 +25,24 @@ try {
 function build() {
   const output = join(folder, 'build/Release/seqmix.node');
   const stampFile = join(folder, 'build/stamp');
-  const stamp = hashOfSources();
-  const fresh = existsSync(output) && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp;
+  const sources = hashOfSources();
+  const stamp = () => `${sources}\n${sha256(readFileSync(output))}\n`;
+  const fresh = existsSync(output) && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp();
   if (fresh && !process.argv.includes('--force')) return 'up to date';
-  rmSync(join(folder, 'build'), { recursive: true, force: true }); // of other sources: better none than that
+  rmSync(join(folder, 'build'), { recursive: true, force: true }); // of other sources, or damaged: better none than that
   const flags = findBlas(process.env.CC ?? 'cc');
   nodeGyp(flags);
-  writeFileSync(stampFile, stamp);
+  writeFileSync(stampFile, stamp()); // src/backend/native.ts compares the second line before it loads the addon
   return 'built';
 }
 
 function hashOfSources() {
-  const hash = createHash('sha256').update(`${process.platform} ${process.arch}`);
-  for (const name of SOURCES) hash.update(readFileSync(join(folder, name)));
-  return hash.digest('hex');
+  const sources = SOURCES.map((name) => readFileSync(join(folder, name)));
+  return sha256(Buffer.concat([Buffer.from(`${process.platform} ${process.arch}`), ...sources]));
+}
+
+function sha256(bytes) {
+  return createHash('sha256').update(bytes).digest('hex');
 }
 
 /** Compiles and links a program that uses the library, with each of the usual flags in turn. @returns the first that work */

@@ -20,11 +20,14 @@ export const libraryName = ({ config, core }: NativeProduct): string =>
 
 /** Relative to this file, in src/backend as in dist/backend. */
 const ADDON = '../../native/build/Release/seqmix.node';
+/** Two lines that the build writes last: the checksums of its sources and of the addon. */
+const STAMP = '../../native/build/stamp';
 
 /** As OpenBLAS is built at most. */
 const MAX_THREADS = 1024;
 
 const BUILD = 'run npx seqmix build-native (npm run build:native in a clone), which says what it needs';
+const BUILD_ANEW = 'run npx seqmix build-native --force, which says what it needs';
 
 /** The request: the option if given, else the environment variable SEQMIX_NATIVE, else `auto`. */
 export function nativeRequest(option: NativeOption | undefined): NativeOption {
@@ -72,13 +75,23 @@ function load(): NativeAddon | string {
   // Asked of the process, not imported, and by a name in a variable: bundlers and browsers never see it.
   const require = globalThis.process?.getBuiltinModule?.('node:module')?.createRequire(import.meta.url);
   if (!require) return 'there is none outside Node';
+  const damage = damageOf(new URL(ADDON, import.meta.url), new URL(STAMP, import.meta.url));
+  if (damage) return damage;
   try {
     return withOneThread(() => require(ADDON) as NativeAddon);
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'MODULE_NOT_FOUND') return `it is not built here; ${BUILD}`;
-    return `it does not load (${message.split('\n')[0]}); to build it anew, ${BUILD}`;
+    const reason = (error as Error).message.split('\n')[0];
+    return `it does not load (${reason}); ${BUILD_ANEW}`;
   }
+}
+
+/** Looked for before it is loaded: the loader of Linux ends the process (SIGBUS) at a file that is cut short. */
+function damageOf(addon: URL, stamp: URL): string | undefined {
+  const { existsSync, readFileSync } = process.getBuiltinModule('node:fs');
+  if (!existsSync(addon)) return `it is not built here; ${BUILD}`;
+  const [, built] = existsSync(stamp) ? readFileSync(stamp, 'utf8').split('\n') : [];
+  const hash = process.getBuiltinModule('node:crypto').createHash('sha256').update(readFileSync(addon));
+  return hash.digest('hex') === built ? undefined : `its file is damaged, or was never finished; ${BUILD_ANEW}`;
 }
 
 /** OpenBLAS starts a thread for each core when it is loaded, to have them ready, unless this variable says fewer. */

@@ -7,7 +7,6 @@ import { installedNative, WasmContext } from '../../src/chunked/wasm/runtime.js'
 import { useBackend } from '../../src/index.js';
 import { productOracle } from '../oracle/product.js';
 import { normal } from '../support/tensors.js';
-import { runFresh } from './fresh.js';
 import { nativeAddon } from './native.js';
 
 afterEach(async () => {
@@ -33,26 +32,6 @@ describe('the request', () => {
       'useBackend: nativeThreads must be a whole number from 1 to 1024, got 0',
     );
     await useBackend('cpu'); // which asks for none
-  });
-
-  test('where it cannot be loaded, on is an error that says what helps, and auto goes on without', async () => {
-    const { stdout } = await runFresh(`
-      import { createRequire } from 'node:module';
-      const Module = createRequire(import.meta.url)('node:module');
-      const load = Module._load;
-      Module._load = (name, ...rest) => {
-        if (!/native.build.*node$/.test(name)) return load(name, ...rest);
-        throw Object.assign(new Error('Cannot find module'), { code: 'MODULE_NOT_FOUND' });
-      };
-      const { useBackend } = await import('./src/index.ts');
-      const { installedNative } = await import('./src/chunked/wasm/runtime.ts');
-      await useBackend('wasm', { native: 'auto' });
-      const message = await useBackend('wasm', { native: 'on' }).then(() => 'none', (error) => error.message);
-      console.log(installedNative() + ' | ' + message);
-    `);
-    expect(stdout.trim()).toBe(
-      "undefined | useBackend: native is 'on' but it is not built here; run npx seqmix build-native (npm run build:native in a clone), which says what it needs; or pass native: 'auto'",
-    );
   });
 });
 
