@@ -1,2 +1,3 @@
 /** Training on several cores. Node only. */
 export { type PoolOptions, WorkerPool } from './pool.js';
+export type { MemoryUse } from './replica.js';

@@ -7,7 +7,7 @@ import type { Batch } from '../data/index.js';
 import { NonFiniteLossError, type StepResult, targetShares, type UpdateOptions } from '../step.js';
 import { modelWeights, optimizerMoments } from '../weights.js';
 import { dealRows } from './deal.js';
-import { Replica } from './replica.js';
+import { type MemoryUse, Replica } from './replica.js';
 import { SharedGradients } from './sharedGradients.js';
 import type { ReplicaStart } from './start.js';
 
@@ -101,6 +101,11 @@ export class WorkerPool {
     const odd = others.findIndex((other) => other !== first);
     if (odd >= 0)
       throw new WorkerError(`the weights of worker ${odd + 1} of ${this.size} are no longer those of the main thread`);
+  }
+
+  /** What each worker holds, this thread first. */
+  memory(): Promise<MemoryUse[]> {
+    return this.#call('memory', () => []);
   }
 
   /** Ends the threads; model and optimizer of this one stay. */

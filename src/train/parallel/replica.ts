@@ -2,12 +2,22 @@
 import { createHash } from 'node:crypto';
 import * as tf from '@tensorflow/tfjs';
 import { type AdamW, NonFiniteGradientError } from '../../chunked/adamW/index.js';
+import { wasmBytes } from '../../chunked/wasm/runtime.js';
 import type { CausalLM } from '../../models/index.js';
 import type { Batch } from '../data/index.js';
 import { lossOf } from '../evaluate.js';
 import { applyGradients, type GradientOptions, meanGradients, NonFiniteLossError, type UpdateRates } from '../step.js';
 import { modelWeights, optimizerMoments } from '../weights.js';
 import type { SharedGradients } from './sharedGradients.js';
+
+/** What TensorFlow.js holds in a thread. */
+export interface MemoryUse {
+  tensors: number;
+  /** Bytes of the tensors. */
+  bytes: number;
+  /** Size of the wasm memory, which never shrinks; undefined on other backends. */
+  wasm: number | undefined;
+}
 
 /** A replica's methods: arguments and results can be sent between threads. */
 export class Replica {
@@ -55,6 +65,11 @@ export class Replica {
   /** Mean nats per target of one batch. */
   loss(batch: Batch): Promise<number> {
     return lossOf(this.model, batch);
+  }
+
+  async memory(): Promise<MemoryUse> {
+    const { numTensors: tensors, numBytes: bytes } = tf.memory();
+    return { tensors, bytes, wasm: wasmBytes() };
   }
 
   /** Hash of all weights and moments. */
