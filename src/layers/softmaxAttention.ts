@@ -4,6 +4,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { flashAttention, linear, rotaryEmbedding } from '../chunked/index.js';
+import { append } from './cache.js';
 import { mergeHeads, splitHeads } from './heads.js';
 import {
   type ForwardOptions,
@@ -118,14 +119,6 @@ export class SoftmaxAttention extends SeqLayer<SoftmaxAttentionOptions> {
   }
 }
 tf.serialization.registerClass(SoftmaxAttention);
-
-/**
- * past [B, S, G, D] and now [B, T, G, D] -> [B, S + T, G, D]. A state is a value, so this copies the past: the bytes that attention
- * reads anyway, and a decoded token stays linear in S.
- */
-function append(past: tf.Tensor | undefined, now: tf.Tensor): tf.Tensor {
-  return past?.shape[1] ? tf.concat([past, now], 1) : now;
-}
 
 /** The last `n` of [B, S, G, D] along S. */
 function keepLast(x: tf.Tensor, n: number): tf.Tensor {
