@@ -30,6 +30,15 @@ export const smallConfigs: Record<string, ModelConfigInput> = {
     ],
     mlp: { intermediateSize: 24 },
   },
+  'latent attention': {
+    vocabSize: 37,
+    hiddenSize: 16,
+    numLayers: 2,
+    mixers: [
+      { type: 'mla', numHeads: 2, kvLoraRank: 8, qkNopeHeadDim: 6, qkRopeHeadDim: 4, vHeadDim: 5, ropeBase: 100 },
+    ],
+    mlp: { intermediateSize: 24 },
+  },
   'attention with a window': {
     vocabSize: 37,
     hiddenSize: 16,

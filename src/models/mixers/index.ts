@@ -2,10 +2,12 @@
 import * as z from 'zod';
 import { gla } from './gla.js';
 import type { MixerSettings } from './mixer.js';
+import { mla } from './mla.js';
 import { softmaxAttention } from './softmaxAttention.js';
 
 export const mixers = {
   gla,
+  mla,
   softmax_attention: softmaxAttention,
 } as const;
 
