@@ -3,7 +3,9 @@ import type * as tf from '@tensorflow/tfjs';
 import { checkDtype, checkGiven, checkShapes } from '../check.js';
 import { checkNotEmpty, checkOptions, type DeltaOptions, type DeltaOutput, statesOf } from '../delta/inputs.js';
 import { runPlain } from '../delta/run.js';
+import { hasFusedKernels } from '../wasm/runtime.js';
 import { chunkDplr } from './chunk.js';
+import { fusedDplr } from './fused.js';
 import { recurrentDplr } from './recurrent.js';
 
 /** All float32. B batch, T tokens, H heads, K key width, V value width, N = B or the number of packed documents. */
@@ -33,6 +35,8 @@ export interface DplrInputs {
  */
 export function dplr(inputs: DplrInputs, options: DeltaOptions = {}): DeltaOutput {
   checkInputs(inputs, options);
+  const { form = 'auto', scale = (inputs.q.shape[3] as number) ** -0.5, cuSeqlens } = options;
+  if (form === 'auto' && hasFusedKernels('dplr')) return fusedDplr(inputs, scale, cuSeqlens);
   return runPlain(inputs, options, { chunk: chunkDplr, recurrent: recurrentDplr });
 }
 

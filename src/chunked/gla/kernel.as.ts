@@ -101,13 +101,13 @@ function prepareChannels(s: usize, Kp: i32, tiles: i32, transposed: bool): void 
   const A = scoresAt(s), qg = qgAt(s, Kp), kc = kcAt(s, Kp);
   for (let a: usize = 0; a < <usize>tiles; a++) {
     const at = a * block, corner = A + a * (4 * SQUARE_ROW + 16);
-    diagonalBlock(qAt(s, Kp) + at, kAt(s, Kp) + at, decayAt(s, Kp) + at, qg + at, kc + at, row, corner, transposed);
+    diagonalBlock(qAt(s, Kp) + at, kAt(s, Kp) + at, decayAt(s, Kp) + at, qg + at, kc + at, row, corner, SQUARE_ROW, transposed);
     // Here qg[a] starts at its own block and the keys of earlier blocks end where block a begins.
     if (transposed) for (let b: usize = 0; b < a; b++) rowsTimesRows(kc + b * block, row, qg + at, row, Kp, A + b * (4 * SQUARE_ROW) + a * 16, SQUARE_ROW, 4);
     else rowsTimesRows(qg + at, row, kc, row, Kp, A + a * (4 * SQUARE_ROW), SQUARE_ROW, <i32>a << 2);
     if (!a) continue;
     stretchQueries(qg + at, decayAt(s, Kp), row, a);
-    stretchKeys(kc, decayAt(s, Kp), row, a);
+    stretchKeys(kc, a << 2, decayAt(s, Kp) + at, row);
   }
 }
 

@@ -3,16 +3,15 @@
  * block's start to themselves; "keys" are rows that write: decayed from themselves to their block's end. Going from block to block,
  * earlier keys are stretched to the end of the block at hand, and its queries to the chunk's start.
  */
-import { SQUARE_ROW } from './chunk.as';
 import { madd } from './math.as';
 import { sums4 } from './product.as';
 
 /**
- * One block of 4 tokens: its own scores (4 x 4, lower triangle, or upper when transposed), queries decayed from the block's start,
+ * One block of 4 tokens: its own scores (4 x 4, lower triangle, or upper when transposed; rows `scoreRow` bytes apart), queries decayed from the block's start,
  * keys decayed to its end.
  */
 export function diagonalBlock(
-  q: usize, k: usize, decay: usize, qg: usize, kc: usize, row: usize, scores: usize, transposed: bool,
+  q: usize, k: usize, decay: usize, qg: usize, kc: usize, row: usize, scores: usize, scoreRow: usize, transposed: bool,
 ): void {
   const zero = f32x4.splat(0), row2 = row << 1, row3 = row2 + row;
   let s00 = zero, s10 = zero, s11 = zero, s20 = zero, s21 = zero, s22 = zero, s30 = zero, s31 = zero, s32 = zero, s33 = zero;
@@ -52,16 +51,17 @@ export function diagonalBlock(
     p = f32x4.mul(p, d3);
     v128.store(qg + row3, f32x4.mul(q3, p));
   }
+  const r1 = scores + scoreRow, r2 = r1 + scoreRow, r3 = r2 + scoreRow;
   if (transposed) {
     v128.store(scores, sums4(s00, s10, s20, s30));
-    v128.store(scores, sums4(zero, s11, s21, s31), SQUARE_ROW);
-    v128.store(scores, sums4(zero, zero, s22, s32), 2 * SQUARE_ROW);
-    v128.store(scores, sums4(zero, zero, zero, s33), 3 * SQUARE_ROW);
+    v128.store(r1, sums4(zero, s11, s21, s31));
+    v128.store(r2, sums4(zero, zero, s22, s32));
+    v128.store(r3, sums4(zero, zero, zero, s33));
   } else {
     v128.store(scores, sums4(s00, zero, zero, zero));
-    v128.store(scores, sums4(s10, s11, zero, zero), SQUARE_ROW);
-    v128.store(scores, sums4(s20, s21, s22, zero), 2 * SQUARE_ROW);
-    v128.store(scores, sums4(s30, s31, s32, s33), 3 * SQUARE_ROW);
+    v128.store(r1, sums4(s10, s11, zero, zero));
+    v128.store(r2, sums4(s20, s21, s22, zero));
+    v128.store(r3, sums4(s30, s31, s32, s33));
   }
 }
 
@@ -75,12 +75,12 @@ export function stretchQueries(queries: usize, decay: usize, row: usize, a: usiz
   }
 }
 
-/** Keys of the blocks before block a decay through it. */
-export function stretchKeys(kc: usize, decay: usize, row: usize, a: usize): void {
-  const block = row << 2, mine = decay + a * block;
+/** The first `count` rows of keys decay through the block of 4 tokens whose decays are given. */
+export function stretchKeys(keys: usize, count: usize, decay: usize, row: usize): void {
+  const bytes = count * row;
   for (let p: usize = 0; p < row; p += 16) {
-    const through = blockDecay(mine + p, row);
-    for (let at = kc + p, end = at + a * block; at < end; at += row) v128.store(at, f32x4.mul(v128.load(at), through));
+    const through = blockDecay(decay + p, row);
+    for (let at = keys + p, end = at + bytes; at < end; at += row) v128.store(at, f32x4.mul(v128.load(at), through));
   }
 }
 
