@@ -268,7 +268,7 @@ function prepareChannels(p: Plan, tiles: i32): void {
   const reads = p.queryReads, keyReads = p.keyReads, writes = p.keyWrites;
   for (let a: usize = 0; a < <usize>tiles; a++) {
     const at = a * block, rows = a * (4 * SQUARE_ROW), corner = a * (4 * SQUARE_ROW + 16);
-    diagonalBlock(p.qRows + at, p.kRows + at, decays + at, reads + at, writes + at, row, p.scores + corner, false);
+    diagonalBlock(p.qRows + at, p.kRows + at, decays + at, reads + at, writes + at, row, p.scores + corner, SQUARE_ROW, false);
     strictBlock(p.kRows + at, decays + at, keyReads + at, row, p.solve + corner);
     if (!a) continue;
     // Here reads of block a start at its own beginning, and the keys of earlier blocks end there.
@@ -276,7 +276,7 @@ function prepareChannels(p: Plan, tiles: i32): void {
     rowsTimesRows(keyReads + at, row, writes, row, Kp, p.solve + rows, SQUARE_ROW, <i32>a << 2);
     stretchQueries(reads + at, decays, row, a);
     stretchQueries(keyReads + at, decays, row, a);
-    stretchKeys(writes, decays, row, a);
+    stretchKeys(writes, a << 2, decays + at, row);
   }
 }
 
@@ -646,12 +646,12 @@ function prepareChannelsBwd(p: Plan, tiles: i32): void {
   const Kp = p.Kp, row = <usize>Kp << 2, block = row << 2, reads = p.queryReads, writes = p.keyWrites;
   for (let a: usize = 0; a < <usize>tiles; a++) {
     const at = a * block, corner = a * (4 * SQUARE_ROW + 16);
-    diagonalBlock(p.qRows + at, p.kRows + at, p.decays + at, reads + at, writes + at, row, p.scores + corner, true);
+    diagonalBlock(p.qRows + at, p.kRows + at, p.decays + at, reads + at, writes + at, row, p.scores + corner, SQUARE_ROW, true);
     if (!a) continue;
     for (let c: usize = 0; c < a; c++)
       rowsTimesRows(writes + c * block, row, reads + at, row, Kp, p.scores + c * (4 * SQUARE_ROW) + a * 16, SQUARE_ROW, 4);
     stretchQueries(reads + at, p.decays, row, a);
-    stretchKeys(writes, p.decays, row, a);
+    stretchKeys(writes, a << 2, p.decays + at, row);
   }
   decayFromStart(p.kRows, p.decays, p.keyReads, row);
 }
