@@ -38,7 +38,7 @@ async function withTokenizer(
   folder: string,
 ): Promise<ModelRunInfo> {
   const kept = { name, seed, tokenizer, data, train };
-  if (tokenizer.type === 'bytes') return kept;
+  if (tokenizer.type !== 'huggingface') return kept;
   const from = join(path, tokenizer.file);
   const source = existsSync(tokenizer.file) ? tokenizer.file : from; // a run's path is absolute, an export's is beside it
   await cp(source, join(folder, 'tokenizer.json'));

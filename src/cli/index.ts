@@ -75,10 +75,10 @@ The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the sam
 
   program
     .command('eval')
-    .description('score a text: nats per token and bits per byte')
+    .description('score a text (nats per token, bits per byte), or the task a model was trained on (accuracy)')
     .argument('<model>', 'a name in pretrained/, or the folder of a run, a checkpoint or an exported model')
-    .argument('[files...]', 'text files or globs; default: the validation part of the data the model was trained on')
-    .option('--seq-len <n>', 'tokens per window; default: as in training', integer)
+    .argument('[files...]', 'text files or globs; default: the held-out part of the data the model was trained on')
+    .option('--seq-len <n>', 'tokens per window, or of an example of a task; default: as in training', integer)
     .option('--batch-size <n>', 'windows per batch', integer, 8)
     .option('--json', 'print one JSON object', false)
     .addOption(backendOption())

@@ -1,19 +1,21 @@
 /** From what a run config says to a complete one: defaults filled in, rules across settings checked, every problem in one error. Node only. */
 import type { z } from 'zod';
 import { type ModelConfig, modelProblems, resolveModelConfig } from '../models/config.js';
+import { isTask, taskRules, taskVocabSize } from '../train/data/tasks/index.js';
 import { vocabSizeOf } from '../train/tokenizers/huggingface.js';
 import { readTokenizerFile } from '../train/tokenizers/load.js';
 import { isRecord, resolvePaths } from './paths.js';
 import { ConfigError, type Problem, schemaProblems } from './problems.js';
 import { readJsonFile } from './readJson.js';
-import { type RunConfigInput, runConfigSchema, type TrainConfig } from './runSchema.js';
+import { type RunConfigInput, runConfigSchema, type TokenizerConfig, type TrainConfig } from './runSchema.js';
 import { type Lenient, lenientParse } from './schemaWalk.js';
 
 type Parsed = z.output<typeof runConfigSchema>;
 
 /** A complete run config: every default there, the model inline, paths absolute. Resolving it again gives it again. */
-export interface RunConfig extends Omit<Parsed, '$schema' | 'model' | 'train' | 'output'> {
+export interface RunConfig extends Omit<Parsed, '$schema' | 'model' | 'tokenizer' | 'train' | 'output'> {
   model: ModelConfig;
+  tokenizer: TokenizerConfig;
   train: TrainConfig;
   /** Folder of the run, relative to the working directory. */
   output: { dir: string };
@@ -50,16 +52,22 @@ export function completeRunConfig(raw: unknown, source: string, found: readonly 
   const problems = [...found, ...runProblems(raw)];
   if (problems.length) throw new ConfigError(source, problems);
   const { $schema: _, ...config } = runConfigSchema.parse(raw);
-  const { train, output } = config;
+  const { train, output, data } = config;
+  const samplePrompts = train.samplePrompts ?? (isTask(data.source) ? [] : ['The ']);
   const warmupSteps = train.warmupSteps ?? Math.round(train.steps / 20);
   const decaySteps = train.schedule === 'wsd' ? (train.decaySteps ?? Math.ceil(train.steps / 5)) : undefined;
   return {
     ...config,
     model: resolveModelConfig((raw as RunConfigInput).model),
-    train: { ...train, warmupSteps, ...(decaySteps && { decaySteps }) },
+    tokenizer: config.tokenizer ?? (tokenizerFor(data.source) as TokenizerConfig),
+    train: { ...train, samplePrompts, warmupSteps, ...(decaySteps && { decaySteps }) },
     output: { dir: output.dir ?? `runs/${config.name}` },
   };
 }
+
+/** The tokenizer of a config that names none. */
+const tokenizerFor = (source: Lenient<Parsed['data']['source']>): Lenient<TokenizerConfig> =>
+  isTask(source) ? { type: 'ids', vocabSize: taskVocabSize(source) } : { type: 'bytes' };
 
 function runProblems(raw: unknown): Problem[] {
   const model = isRecord(raw) ? raw.model : undefined;
@@ -69,9 +77,18 @@ function runProblems(raw: unknown): Problem[] {
     ...(isRecord(model) ? modelProblems(model, ['model']) : []),
   ];
   const config = lenientParse(runConfigSchema, raw);
-  return config
-    ? [...problems, ...stepRules(config), ...workerRules(config), ...dataRules(config), ...vocabularyRules(config)]
-    : problems;
+  if (!config) return problems;
+  const { source } = config.data ?? {};
+  const absent = (raw as Partial<RunConfigInput>).tokenizer === undefined;
+  const tokenizer = absent && source ? tokenizerFor(source) : config.tokenizer;
+  return [
+    ...problems,
+    ...stepRules(config),
+    ...workerRules(config),
+    ...dataRules(config),
+    ...taskProblems(config),
+    ...vocabularyRules(config, tokenizer),
+  ];
 }
 
 type LenientRun = Lenient<Parsed>;
@@ -109,7 +126,7 @@ function workerRules({ backend = {}, train = {} }: LenientRun): Problem[] {
 
 function dataRules({ data = {}, train = {} }: LenientRun): Problem[] {
   const problems: Problem[] = [];
-  if (data.valFraction === 0 && train.evalEvery)
+  if (data.valFraction === 0 && train.evalEvery && !(data.source && isTask(data.source)))
     problems.push({
       path: 'train.evalEvery',
       message: `there is no validation part (data.valFraction is 0), so it must be 0, got ${train.evalEvery}`,
@@ -122,16 +139,33 @@ function dataRules({ data = {}, train = {} }: LenientRun): Problem[] {
   return problems;
 }
 
-function vocabularyRules({ model, tokenizer }: LenientRun): Problem[] {
+/** Rules of generated tasks. */
+function taskProblems({ data = {}, train = {}, tokenizer }: LenientRun): Problem[] {
+  const { source, documents } = data;
+  if (!source || !isTask(source)) return [];
+  const problems = taskRules(source, train.seqLen).map(([key, message]) => ({ path: `data.source.${key}`, message }));
+  if (documents) problems.push({ path: 'data.documents', message: `is for texts, got "${documents}"` });
+  if (tokenizer?.type && tokenizer.type !== 'ids')
+    problems.push({ path: 'tokenizer', message: `a task has ids of its own: leave it out, got "${tokenizer.type}"` });
+  return problems;
+}
+
+/** @param tokenizer undefined when it is wrong by itself */
+function vocabularyRules({ model }: LenientRun, tokenizer: Lenient<TokenizerConfig> | undefined): Problem[] {
   const vocabSize = typeof model === 'object' ? model.vocabSize : undefined;
-  if (!tokenizer || (tokenizer.type === 'huggingface' && !tokenizer.file)) return [];
   try {
-    const ids = tokenizer.type === 'huggingface' ? vocabSizeOf(readTokenizerFile(tokenizer.file!).json) : 256;
-    if (!vocabSize || ids <= vocabSize) return [];
+    const ids = tokenizer && idsOf(tokenizer);
+    if (!vocabSize || !ids || ids <= vocabSize) return [];
     return [
       { path: 'model.vocabSize', message: `must be at least the tokenizer's ${ids} token ids, got ${vocabSize}` },
     ];
   } catch (error) {
     return [{ path: 'tokenizer.file', message: (error as Error).message }];
   }
+}
+
+function idsOf(tokenizer: Lenient<TokenizerConfig>): number | undefined {
+  if (tokenizer.type === 'ids') return tokenizer.vocabSize;
+  if (tokenizer.type !== 'huggingface') return tokenizer.type && 256;
+  return tokenizer.file ? vocabSizeOf(readTokenizerFile(tokenizer.file).json) : undefined;
 }

@@ -3,6 +3,7 @@ import * as z from 'zod';
 import { BACKENDS } from '../backend/names.js';
 import { modelConfigSchema } from '../models/config.js';
 import { type NpmPackage, npmSources } from '../train/data/npmSources.js';
+import { taskSchemas } from '../train/data/tasks/schema.js';
 
 const count = () => z.int().positive();
 const countOrOff = () => z.int().nonnegative();
@@ -27,6 +28,10 @@ const tokenizerSchema = z.discriminatedUnion('type', [
     type: z.literal('huggingface'),
     file: z.string().min(1).describe('a tokenizer.json, relative to this file'),
   }),
+  z.strictObject({
+    type: z.literal('ids'),
+    vocabSize: count().describe('numbers from 0 to vocabSize - 1, written with spaces between'),
+  }),
 ]);
 
 const sourceSchema = z.discriminatedUnion('type', [
@@ -40,16 +45,22 @@ const sourceSchema = z.discriminatedUnion('type', [
     type: z.literal('npm'),
     package: z.enum(packages).describe('an installed package of public texts'),
   }),
+  ...taskSchemas,
 ]);
 
 const dataSchema = z.strictObject({
   source: sourceSchema,
-  valFraction: z.number().min(0).lt(1).default(0.1).describe('share of the tokens, at the end, kept for validation'),
+  valFraction: z
+    .number()
+    .min(0)
+    .lt(1)
+    .default(0.1)
+    .describe('share of the tokens of a text, at the end, kept for validation; tasks have valExamples'),
   documents: z
     .enum(['join', 'separate'])
     .optional()
     .describe(
-      'join: one text. separate: packed, with no context and no target across documents. Default: separate for JSON lines, join for files',
+      'of texts. join: one text. separate: packed, with no context and no target across documents. Default: separate for JSON lines, join for files',
     ),
 });
 
@@ -88,7 +99,10 @@ const trainSchema = z.strictObject({
   saveEvery: countOrOff().default(200).describe('steps between checkpoints; 0: only at the best and at the end'),
   keepLast: count().default(2).describe('checkpoints kept beside the best one'),
   sampleEvery: countOrOff().default(0).describe('steps between samples; 0: only at the end'),
-  samplePrompts: z.array(z.string().min(1)).default(['The ']).describe('texts to continue; up to three at the end'),
+  samplePrompts: z
+    .array(z.string().min(1))
+    .optional()
+    .describe('texts to continue; up to three at the end. Default: "The "; for a generated task none'),
   sampleTokens: count().default(200),
   sampleTemperature: z.number().nonnegative().default(0.8).describe('0 takes the likeliest token'),
   compareGzip: z.boolean().default(true).describe('print what gzip -9 makes of the validation part'),
@@ -107,7 +121,7 @@ export const runConfigSchema = z
     model: z
       .union([z.string().min(1), modelConfigSchema])
       .describe('a model config, or the path of one relative to this file'),
-    tokenizer: tokenizerSchema.default({ type: 'bytes' }),
+    tokenizer: tokenizerSchema.optional().describe('default: bytes; for a generated task, its ids'),
     data: dataSchema,
     train: trainSchema,
     output: z
@@ -123,4 +137,5 @@ export const runConfigSchema = z
   .describe('A training run of seqmix');
 
 export type RunConfigInput = z.input<typeof runConfigSchema>;
-export type TrainConfig = z.output<typeof trainSchema> & { warmupSteps: number };
+export type TrainConfig = z.output<typeof trainSchema> & { warmupSteps: number; samplePrompts: string[] };
+export type TokenizerConfig = z.output<typeof tokenizerSchema>;

@@ -1,10 +1,11 @@
 /** One decoder for every language model: embedding, pre-norm blocks of a mixer and a SwiGLU, final norm, head. */
 import * as tf from '@tensorflow/tfjs';
-import { linear } from '../chunked/index.js';
+import { checkDtype } from '../chunked/check.js';
+import { embedding, linear } from '../chunked/index.js';
 import type { LayerState, WeightInit, WeightSpec } from '../layers/index.js';
 import { type ModelConfig, type ModelConfigInput, resolveModelConfig } from './config.js';
 import { type Block, createDecoder, type Decoder, HEAD, namedLayers, namedSpecs, TABLE } from './decoder.js';
-import { headLoss } from './headLoss.js';
+import { type HeadInputs, headLoss, headScore } from './headLoss.js';
 import { initialWeights } from './initialWeights.js';
 import { recomputed } from './recompute.js';
 
@@ -40,6 +41,11 @@ export interface LossOptions {
   cuSeqlens?: Int32Array;
   /** Positions with this target count for nothing; default -100. */
   ignoreIndex?: number;
+  /**
+   * Score these places alone, numbered over the flattened [B, T]: `targets` is then [positions.length]. Spares the logits of the others
+   * where few places count.
+   */
+  positions?: Int32Array;
   /** Keep only the input of each block for the backward pass, which runs the block again. Same numbers, default false. */
   recompute?: boolean;
 }
@@ -109,20 +115,43 @@ export class CausalLM {
    * @param inputs [B, T] int32
    * @param targets [B, T] int32: the token after each input
    */
-  loss(
+  loss(inputs: tf.Tensor, targets: tf.Tensor, { ignoreIndex, ...options }: LossOptions = {}): tf.Scalar {
+    return tf.tidy(() => headLoss(this.#scored('loss', inputs, targets, options), { ignoreIndex }));
+  }
+
+  /**
+   * The `loss`, and how many targets were the likeliest token (of equals the first): `hits`, float32.
+   * @param inputs as for `loss`
+   * @param targets as for `loss`
+   */
+  score(
     inputs: tf.Tensor,
     targets: tf.Tensor,
-    { cuSeqlens, ignoreIndex, recompute = false }: LossOptions = {},
-  ): tf.Scalar {
-    this.#check('loss', { inputs, targets });
-    if (!tf.util.arraysEqual(inputs.shape, targets.shape))
-      throw new RangeError(`CausalLM.loss: targets must have shape [${inputs.shape}], got [${targets.shape}]`);
-    return tf.tidy(() => {
-      const x = recompute ? this.#recomputedBlocks(inputs, cuSeqlens) : this.#runBlocks(inputs, undefined, cuSeqlens).x;
-      const { y } = this.#decoder.norm.forward(x);
-      const rows = tf.reshape(y, [-1, this.config.hiddenSize]) as tf.Tensor2D;
-      return headLoss({ x: rows, weight: this.#head, targets: tf.reshape(targets, [-1]) }, { ignoreIndex });
-    });
+    { ignoreIndex, ...options }: Omit<LossOptions, 'recompute'> = {},
+  ): { loss: tf.Scalar; hits: tf.Scalar } {
+    return tf.tidy(() => headScore(this.#scored('score', inputs, targets, options), { ignoreIndex }));
+  }
+
+  /** What the head is to score: normed rows [N, D] and their targets [N]. */
+  #scored(
+    method: string,
+    inputs: tf.Tensor,
+    targets: tf.Tensor,
+    { cuSeqlens, recompute, positions }: Omit<LossOptions, 'ignoreIndex'>,
+  ): HeadInputs {
+    this.#check(method, { inputs });
+    const shape = positions ? [positions.length] : inputs.shape;
+    if (!tf.util.arraysEqual(shape, targets.shape))
+      throw new RangeError(`CausalLM.${method}: targets must have shape [${shape}], got [${targets.shape}]`);
+    checkDtype(`CausalLM.${method}`, { targets }, 'int32');
+    const x = recompute ? this.#recomputedBlocks(inputs, cuSeqlens) : this.#runBlocks(inputs, undefined, cuSeqlens).x;
+    const all = tf.reshape(x, [-1, this.config.hiddenSize]);
+    const rows = positions ? embedding({ ids: tf.tensor1d(positions, 'int32'), table: all }) : all;
+    return {
+      x: this.#decoder.norm.forward(tf.expandDims(rows)).y.reshape(rows.shape as [number, number]),
+      weight: this.#head,
+      targets: tf.reshape(targets, [-1]),
+    };
   }
 
   /** The state before the first token. The caller owns it. */

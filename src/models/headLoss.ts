@@ -12,14 +12,20 @@ export interface HeadLossOptions {
   maxLogits?: number;
 }
 
+/** x [N, D], weight [V, D], targets [N] int32 */
+export interface HeadInputs {
+  x: tf.Tensor2D;
+  weight: tf.Tensor2D;
+  targets: tf.Tensor1D;
+}
+
 /**
  * Mean over the rows of `-log softmax(x W^T)[target]`, in nats.
  * Up to `maxLogits` logits this is `crossEntropy(linear(x, W))`. Beyond that, rows are taken in pieces: the forward pass keeps
  * nothing but its inputs, and the backward pass computes the logits of each piece again.
- * @param inputs x [N, D], weight [V, D], targets [N] int32
  */
 export function headLoss(
-  { x, weight, targets }: { x: tf.Tensor2D; weight: tf.Tensor2D; targets: tf.Tensor1D },
+  { x, weight, targets }: HeadInputs,
   { ignoreIndex = -100, maxLogits = MAX_LOGITS }: HeadLossOptions = {},
 ): tf.Scalar {
   const V = weight.shape[0];
@@ -38,6 +44,24 @@ export function headLoss(
     return { value, gradFunc };
   });
   return op(x, weight, targets);
+}
+
+/** `headLoss`, and the number of rows whose target has the highest logit (of equals the first). Not to be differentiated. */
+export function headScore(
+  { x, weight, targets }: HeadInputs,
+  { ignoreIndex = -100, maxLogits = MAX_LOGITS }: HeadLossOptions = {},
+): { loss: tf.Scalar; hits: tf.Scalar } {
+  return tf.tidy(() => {
+    const pieces = rowPieces(x.shape[0], Math.max(1, Math.floor(maxLogits / weight.shape[0])));
+    const loss = meanLoss(x, weight, targets, pieces, ignoreIndex);
+    const hits = pieces.map(([start, rows]) =>
+      tf.tidy(() => {
+        const likeliest = tf.argMax(linear({ x: tf.slice(x, [start, 0], [rows, -1]), weight }), 1);
+        return tf.sum(tf.cast(tf.equal(likeliest, tf.slice(targets, start, rows)), 'float32'));
+      }),
+    );
+    return { loss, hits: tf.addN(hits) as tf.Scalar };
+  });
 }
 
 type Piece = [start: number, rows: number];

@@ -27,15 +27,25 @@ export type { TokenStream } from './data/dataset.js';
 export { DataError } from './data/errors.js';
 export {
   type Batch,
+  type BatchReader,
   IGNORE_INDEX,
   type ReaderPosition,
   SequenceReader,
   type SequenceReaderOptions,
 } from './data/reader.js';
+export {
+  createTask,
+  isTask,
+  type Task,
+  TaskReader,
+  type TaskReaderOptions,
+  type TaskSource,
+} from './data/tasks/index.js';
 export { type SampleOptions, sampleText, streamText } from './sample.js';
 export { learningRate, type ScheduleOptions } from './schedule.js';
 export { batchLoss, NonFiniteLossError, type StepResult, trainStep, type UpdateOptions } from './step.js';
 export { ByteTokenizer } from './tokenizers/bytes.js';
 export { HuggingFaceTokenizer, type TokenizerJson, vocabSizeOf } from './tokenizers/huggingface.js';
+export { IdTokenizer } from './tokenizers/ids.js';
 export { bytesPerToken, type StreamDecoder, type Tokenizer, type Tokens } from './tokenizers/tokenizer.js';
 export { modelWeights, momentsFrom, optimizerMoments } from './weights.js';

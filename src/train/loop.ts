@@ -9,7 +9,7 @@ import type { RunConfig } from '../config/index.js';
 import { WorkerError } from '../threads/index.js';
 import { saveCheckpoint } from './checkpoint/index.js';
 import type { Batch } from './data/index.js';
-import { bitsPerByte, type Evaluation, evaluate, gzipBitsPerByte } from './evaluate.js';
+import { bitsPerByte, describeEvaluation, type Evaluation, evaluate, gzipBitsPerByte } from './evaluate.js';
 import { type DataPosition, type PreparedRun, prepareRun } from './prepare.js';
 import { type ProfileOptions, StepProfiler } from './profile.js';
 import { createProgress, formatBytes, formatDuration, formatStep, Pace, type Progress } from './progress.js';
@@ -37,7 +37,7 @@ export interface TrainResult {
   step: number;
   /** The evaluation over the whole validation part; undefined when interrupted or without such a part. */
   final?: Evaluation;
-  /** The best evaluation of the run, bits per byte. */
+  /** The best evaluation of the run: bits per byte of text, nats per token of a generated task. */
   best?: { step: number; value: number };
   /** Folder of the run. */
   runDir: string;
@@ -94,16 +94,18 @@ async function trainSteps(
     const lr = learningRate(run.step, config.train);
     profiler?.begin(run.step + 1);
     const batches = Array.from({ length: accumulate }, () => reader.next());
+    const logs = isDue(run, run.step + 1, logEvery) || run.step === 0;
+    const accuracy = logs || run.step === resumedAt ? await accuracyBefore(run, batches) : undefined;
     const result = await update(run, batches, lr, profiler?.phase);
     const report = profiler?.end();
     run.step += 1;
     const { step } = run;
-    const due = (every: number) => every > 0 && (step % every === 0 || step === steps);
+    const due = (every: number) => isDue(run, step, every);
     progress.tick({ step, loss: result.loss });
     if (report) progress.line(report);
 
-    if (due(logEvery) || step === 1) logStep(run, progress, pace, lr, result, true);
-    else if (step === resumedAt + 1) logStep(run, progress, pace, lr, result, false);
+    if (logs) logStep(run, progress, pace, lr, { ...result, accuracy }, true);
+    else if (step === resumedAt + 1) logStep(run, progress, pace, lr, { ...result, accuracy }, false);
     await pace.pause(async () => {
       const isBest = due(evalEvery) && (await evaluateNow(run, progress, lr));
       if (due(sampleEvery) && step < steps) await showSamples(run, progress, 1);
@@ -111,6 +113,16 @@ async function trainSteps(
     });
     await new Promise((resolve) => setImmediate(resolve)); // lets Ctrl-C through
   }
+}
+
+/** @param every steps; 0: never. The last step is always due */
+const isDue = ({ config: { train } }: PreparedRun, step: number, every: number) =>
+  every > 0 && (step % every === 0 || step === train.steps);
+
+/** Of a generated task, the share of right answers in batches that are still to be trained on: fresh examples, so no smaller than it should be. */
+async function accuracyBefore({ model, pool, data }: PreparedRun, batches: Batch[]): Promise<number | undefined> {
+  if (data.bytesPerToken !== undefined) return undefined;
+  return (await evaluate(model, batches, undefined, { pool })).accuracy;
 }
 
 /** @throws TrainingDivergedError, with the weights of before */
@@ -137,7 +149,7 @@ function logStep(
   progress: Progress,
   pace: Pace,
   lr: number,
-  { loss, gradNorm }: StepResult,
+  { loss, gradNorm, accuracy }: StepResult & { accuracy?: number },
   keep: boolean,
 ): void {
   const { step, metrics, data, tokensPerStep } = run;
@@ -146,12 +158,15 @@ function logStep(
   const memoryBytes = process.memoryUsage().rss;
   const { steps } = run.config.train;
   progress.line(
-    formatStep({ step, steps, loss, bpb, learningRate: lr, gradNorm, tokensPerSecond, memoryBytes, etaSeconds }),
+    formatStep({
+      ...{ step, steps, loss, bpb, accuracy, learningRate: lr, gradNorm },
+      ...{ tokensPerSecond, memoryBytes, etaSeconds },
+    }),
   );
   const tokens = step * tokensPerStep;
   if (keep)
     metrics.append({
-      ...{ kind: 'train', step, loss, bpb, lr, gradNorm, tokens },
+      ...{ kind: 'train', step, loss, bpb, accuracy, lr, gradNorm, tokens },
       ...{ tokensPerSecond: Math.round(tokensPerSecond), memoryBytes },
     });
 }
@@ -165,17 +180,15 @@ async function evaluateNow(run: PreparedRun, progress: Progress, lr: number): Pr
     pool,
   });
   if (!Number.isFinite(result.loss)) throw diverged(run, `the validation loss is ${result.loss}`, run.step, lr);
-  const isBest = !run.best || result.bpb < run.best.value;
-  if (isBest) run.best = { step: run.step, value: result.bpb };
+  const value = result.bpb ?? result.loss;
+  const isBest = !run.best || value < run.best.value;
+  if (isBest) run.best = { step: run.step, value };
   run.metrics.append({ kind: 'eval', step: run.step, ...result });
   progress.line(
     `eval at step ${run.step}: ${describeEvaluation(result)}${isBest ? ', best so far' : `; best ${run.best?.value.toFixed(3)} at step ${run.best?.step}`}`,
   );
   return isBest;
 }
-
-const describeEvaluation = ({ loss, bpb, tokens }: Evaluation) =>
-  `${loss.toFixed(4)} nats/token, ${bpb.toFixed(3)} bits/byte over ${tokens.toLocaleString('en')} tokens`;
 
 async function showSamples(run: PreparedRun, progress: Progress, count: number, signal?: AbortSignal): Promise<void> {
   const { samplePrompts, sampleTokens: maxTokens, sampleTemperature: temperature } = run.config.train;
@@ -197,7 +210,7 @@ async function finish(run: PreparedRun, progress: Progress, signal?: AbortSignal
     });
     run.metrics.append({ kind: 'final', step: run.step, ...final });
     progress.line(`\nwhole validation part: ${describeEvaluation(final)}`);
-    if (run.config.train.compareGzip) {
+    if (run.config.train.compareGzip && validation.bytes && final.bpb !== undefined) {
       const gzip = gzipBitsPerByte(validation.bytes());
       const verdict = final.bpb < gzip ? 'the model is ahead' : 'gzip is ahead';
       progress.line(`gzip -9 of the same bytes: ${gzip.toFixed(3)} bits/byte; ${verdict}`);
@@ -206,8 +219,9 @@ async function finish(run: PreparedRun, progress: Progress, signal?: AbortSignal
   await showSamples(run, progress, 3, signal);
   const seconds = (performance.now() - run.startedAt) / 1e3;
   progress.line(`\ntook ${formatDuration(seconds)}; memory ${formatBytes(process.memoryUsage().rss)}`);
-  const prompt = run.config.train.samplePrompts[0] ?? 'The ';
-  progress.line(`run: ${run.dir}\nsample more: seqmix generate ${run.dir} --prompt ${JSON.stringify(prompt)}`);
+  progress.line(`run: ${run.dir}`);
+  const prompt = run.config.train.samplePrompts[0] ?? (run.data.bytesPerToken && 'The ');
+  if (prompt) progress.line(`sample more: seqmix generate ${run.dir} --prompt ${JSON.stringify(prompt)}`);
   return final;
 }
 
@@ -222,7 +236,7 @@ async function save(run: PreparedRun, isBest = false): Promise<void> {
       weights: await modelWeights(model),
       optimizer: await optimizerMoments(optimizer),
       rng: null, // every random number is a function of seed and step
-      metrics: best ? { bestBpb: best.value } : {},
+      metrics: best ? { [data.bytesPerToken === undefined ? 'bestLoss' : 'bestBpb']: best.value } : {},
     },
     { keepLast: config.train.keepLast, isBest },
   );

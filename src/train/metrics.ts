@@ -8,9 +8,11 @@ export interface MetricsRow {
   step: number;
   /** Mean negative log likelihood, nats per token. */
   loss: number;
-  /** Bits per byte of text. */
-  bpb: number;
-  [name: string]: number | string | boolean;
+  /** Bits per byte of text; absent for a generated task. */
+  bpb?: number;
+  /** Share of the targets of a generated task that were the likeliest token. */
+  accuracy?: number;
+  [name: string]: number | string | boolean | undefined;
 }
 
 export class MetricsLog {

@@ -1,5 +1,6 @@
 /** The card of an exported model: what it is, what it was trained on and how, and what not to expect of it. */
 import type { ModelConfig } from '../models/index.js';
+import { isTask } from './data/tasks/index.js';
 import type { ModelRunInfo } from './openModel.js';
 
 export interface CardFacts {
@@ -55,6 +56,7 @@ export function modelCard({ name, config, parameters, dtype, run, step, bitsPerB
 
 function dataOf({ data }: ModelRunInfo): string {
   const { source, valFraction } = data;
+  if (isTask(source)) return `generated: ${JSON.stringify(source)}`;
   const from = source.type === 'npm' ? `npm package ${source.package}` : JSON.stringify(source);
   return `${from}; the last ${valFraction * 100} % held out`;
 }

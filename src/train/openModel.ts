@@ -107,7 +107,7 @@ export function createModel({ config, weights }: Pick<OpenedModel, 'config' | 'w
 export function tokenizerOf({ path, config, run }: Pick<OpenedModel, 'path' | 'config' | 'run'>): Tokenizer {
   if (run) {
     const { tokenizer } = run;
-    if (tokenizer.type === 'bytes' || isAbsolute(tokenizer.file)) return loadTokenizer(tokenizer);
+    if (tokenizer.type !== 'huggingface' || isAbsolute(tokenizer.file)) return loadTokenizer(tokenizer);
     return loadTokenizer({ ...tokenizer, file: join(path, tokenizer.file) }); // exported beside the model
   }
   const beside = join(path, 'tokenizer.json');

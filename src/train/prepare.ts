@@ -16,7 +16,7 @@ import {
   latestCheckpoint,
   loadCheckpoint,
 } from './checkpoint/index.js';
-import { loadTrainingData, type ReaderPosition, type SequenceReader, type TrainingData } from './data/index.js';
+import { type BatchReader, loadTrainingData, type ReaderPosition, type TrainingData } from './data/index.js';
 import { MetricsLog } from './metrics.js';
 import { WorkerPool } from './parallel/index.js';
 import { formatBytes } from './progress.js';
@@ -32,13 +32,13 @@ export interface PreparedRun {
   pool: WorkerPool | undefined;
   tokenizer: Tokenizer;
   data: TrainingData;
-  reader: SequenceReader;
+  reader: BatchReader;
   metrics: MetricsLog;
   /** Updates done. */
   step: number;
   /** Step of the newest checkpoint; 0 when there is none. */
   savedStep: number;
-  /** The best evaluation so far, bits per byte. */
+  /** The best evaluation so far: bits per byte of text, nats per token of a task. */
   best: { step: number; value: number } | undefined;
   /** Folder of the run. */
   dir: string;
@@ -128,7 +128,7 @@ async function openFolder(dir: string, metrics: MetricsLog, step = -1, fresh = f
 }
 
 function seekReader(
-  reader: SequenceReader,
+  reader: BatchReader,
   data: TrainingData,
   { fingerprint, ...position }: DataPosition,
   dir: string,

@@ -5,9 +5,11 @@ export interface StepReport {
   /** Updates done, of `steps`. */
   step: number;
   steps: number;
-  /** Nats per token and bits per byte of this step's batch. */
+  /** Nats per token and, of text, bits per byte of this step's batch. */
   loss: number;
-  bpb: number;
+  bpb?: number;
+  /** Of a generated task: share of the targets that were the likeliest token. */
+  accuracy?: number;
   learningRate: number;
   gradNorm: number;
   /** Tokens trained on per second since the last report. */
@@ -24,7 +26,8 @@ export function formatStep(r: StepReport): string {
   return [
     `step ${String(r.step).padStart(width)}/${r.steps}`,
     `loss ${r.loss.toFixed(4)}`,
-    `bpb ${r.bpb.toFixed(3)}`,
+    ...(r.bpb === undefined ? [] : [`bpb ${r.bpb.toFixed(3)}`]),
+    ...(r.accuracy === undefined ? [] : [`accuracy ${r.accuracy.toFixed(4)}`]),
     `lr ${r.learningRate.toExponential(2)}`,
     `|g| ${r.gradNorm.toFixed(2)}`,
     `${Math.round(r.tokensPerSecond).toLocaleString('en')} tok/s`,

@@ -2,7 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { type AdamW, accumulate } from '../chunked/adamW/index.js';
 import type { CausalLM } from '../models/index.js';
-import type { Batch } from './data/index.js';
+import { type Batch, IGNORE_INDEX } from './data/reader.js';
 
 /** The parts of an update that a profile tells apart. */
 export type Phase = 'forward' | 'backward' | 'update';
@@ -134,11 +134,32 @@ async function lossAndGrads(
 /** Mean nats per target of one batch: rows of the batch, or packed documents when it carries their offsets. */
 export function batchLoss(
   model: CausalLM,
-  { inputs, targets, batchSize, seqLen, cuSeqlens }: Batch,
+  batch: Batch,
   { recompute }: Pick<GradientOptions, 'recompute'> = {},
 ): tf.Scalar {
+  return tf.tidy(() => {
+    const { inputs, targets, options } = tensorsOf(batch);
+    return model.loss(inputs, targets, { ...options, recompute });
+  });
+}
+
+/** A batch as `CausalLM.loss` takes it. Where at most half of the places have a target, only these are scored. */
+export function tensorsOf({ inputs, targets, batchSize, seqLen, numTargets, cuSeqlens }: Batch) {
   const shape: [number, number] = cuSeqlens ? [1, batchSize * seqLen] : [batchSize, seqLen];
-  return tf.tidy(() =>
-    model.loss(tf.tensor2d(inputs, shape, 'int32'), tf.tensor2d(targets, shape, 'int32'), { cuSeqlens, recompute }),
-  );
+  const sparse = numTargets > 0 && 2 * numTargets <= targets.length;
+  const positions = sparse ? Int32Array.from(placesOfTargets(targets)) : undefined;
+  return {
+    inputs: tf.tensor2d(inputs, shape, 'int32'),
+    targets: positions
+      ? tf.tensor1d(
+          positions.map((place) => targets[place]),
+          'int32',
+        )
+      : tf.tensor2d(targets, shape, 'int32'),
+    options: { cuSeqlens, positions },
+  };
+}
+
+function* placesOfTargets(targets: Int32Array): Generator<number> {
+  for (const [place, target] of targets.entries()) if (target !== IGNORE_INDEX) yield place;
 }

@@ -97,7 +97,7 @@ describe('every problem in one error', () => {
         'naem: unknown key (with value "x"); did you mean "name"?',
         'seed: expected an integer, got 1.5',
         'backend.name: expected one of "wasm", "webgpu", "tensorflow", "cpu", got "wasmm"; did you mean "wasm"?',
-        'tokenizer.type: expected one of "bytes", "huggingface", got "byte"; did you mean "bytes"?',
+        'tokenizer.type: expected one of "bytes", "huggingface", "ids", got "byte"; did you mean "bytes"?',
         'data.source.files: expected a list, got nothing',
         'data.source.file: unknown key (with value ["a"]); did you mean "files"?',
         'data.valFraction: expected a number < 1, got 1',

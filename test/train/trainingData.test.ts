@@ -35,7 +35,7 @@ writeFileSync(
 test('both parts, cut at a position of the text, with their figures', async () => {
   const data = await loadTrainingData(config(), bytes);
   const cut = text.length - Math.round(text.length * 0.1);
-  expect(Buffer.from(data.validation!.bytes()).toString()).toBe(text.slice(cut));
+  expect(Buffer.from(data.validation!.bytes!()).toString()).toBe(text.slice(cut));
   expect(data.validation!.bytesPerToken).toBe(1);
   expect(data.bytesPerToken).toBe(1);
   expect(data.summary).toBe('1 text, tokenizer bytes, 2,712 tokens for training, 301 for validation');
@@ -50,7 +50,7 @@ test('a tokenizer.json: bytes are those of the text, whatever the tokens', async
   const tokenizer = { type: 'huggingface' as const, file: tokenizerFile };
   const run = config({ tokenizer, model: { vocabSize: 64, hiddenSize: 8, mixers: [{ type: 'gla', numHeads: 2 }] } });
   const data = await loadTrainingData(run, loadTokenizer(run.tokenizer));
-  const validation = Buffer.from(data.validation!.bytes()).toString();
+  const validation = Buffer.from(data.validation!.bytes!()).toString();
   expect(text.endsWith(validation)).toBe(true);
   const numTokens = [...data.validation!.batches()].reduce((sum, { numTargets }) => sum + numTargets, 1);
   expect(data.validation!.bytesPerToken).toBeCloseTo(validation.length / numTokens, 12);

@@ -28,6 +28,20 @@ export interface ReaderPosition {
   index: number;
 }
 
+/** Batches one after another, from a position that can be saved. */
+export interface BatchReader {
+  /** Where the next batch starts. */
+  position(): ReaderPosition;
+  /** Goes to a position that `position` gave. @throws RangeError when it is none */
+  seek(position: ReaderPosition): void;
+  next(): Batch;
+}
+
+/** Targets that are to be learned. */
+export function countTargets(targets: Int32Array): number {
+  return targets.reduce((sum, target) => sum + (target === IGNORE_INDEX ? 0 : 1), 0);
+}
+
 export interface SequenceReaderOptions {
   batchSize: number;
   seqLen: number;
@@ -48,7 +62,7 @@ interface Epoch {
   size: number;
 }
 
-export class SequenceReader {
+export class SequenceReader implements BatchReader {
   readonly #stream: TokenStream;
   readonly #options: SequenceReaderOptions;
   readonly #rng: Rng | undefined;
@@ -150,8 +164,7 @@ export class SequenceReader {
       if (!this.#rng && begin % seqLen) targets.fill(IGNORE_INDEX, at, at + seqLen - (begin % seqLen));
       if (starts) cuts.push(...cutRow(starts, begin, seqLen, at, targets));
     }
-    const numTargets = targets.reduce((sum, target) => sum + (target === IGNORE_INDEX ? 0 : 1), 0);
-    const batch: Batch = { inputs, targets, batchSize: windows.length, seqLen, numTargets };
+    const batch: Batch = { inputs, targets, batchSize: windows.length, seqLen, numTargets: countTargets(targets) };
     return starts ? { ...batch, cuSeqlens: Int32Array.from([...cuts, inputs.length]) } : batch;
   }
 }

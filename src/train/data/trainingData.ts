@@ -2,29 +2,30 @@
 import { createHash } from 'node:crypto';
 import type { RunConfig } from '../../config/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
-import { type Dataset, loadDataset, type TokenStream } from './dataset.js';
-import { type Batch, SequenceReader } from './reader.js';
+import { type DataConfig, type Dataset, loadDataset, type TokenStream } from './dataset.js';
+import { type Batch, type BatchReader, SequenceReader } from './reader.js';
+import { createTask, isTask, TaskReader, type TaskSource } from './tasks/index.js';
 
-/** Held-out text. */
+/** Held-out text, or held-out examples of a generated task. */
 export interface ValidationData {
   /** Batches from the start of the part, the same at every call; all of them without `limit`. */
   batches(limit?: number): Iterable<Batch>;
-  /** UTF-8 bytes of the text. */
-  bytes(): Uint8Array;
-  /** UTF-8 bytes of text per token. */
-  bytesPerToken: number;
+  /** UTF-8 bytes of the text; absent for tasks. */
+  bytes?: () => Uint8Array;
+  /** UTF-8 bytes of text per token; undefined for tasks. */
+  bytesPerToken: number | undefined;
 }
 
 export interface TrainingData {
   /** A reader of the training part that stands at its start. */
-  trainingReader(): SequenceReader;
-  /** UTF-8 bytes of text per token of the training part. */
-  bytesPerToken: number;
+  trainingReader(): BatchReader;
+  /** UTF-8 bytes of text per token of the training part; undefined for tasks. */
+  bytesPerToken: number | undefined;
   /** Absent when `data.valFraction` is 0. */
   validation: ValidationData | undefined;
   /** One line that says what there is. */
   summary: string;
-  /** Hash over the tokens and boundaries of both parts: the same text tokenized and split in the same way. */
+  /** Hash over the tokens and boundaries of both parts: the same text tokenized and split in the same way. Of a task, over its settings. */
   fingerprint: string;
 }
 
@@ -37,8 +38,9 @@ export async function loadTrainingData(
   { data, model, train, seed }: Pick<RunConfig, 'data' | 'model' | 'train' | 'seed'>,
   tokenizer: Tokenizer,
 ): Promise<TrainingData> {
-  const dataset = await loadDataset(data, tokenizer, { vocabSize: model.vocabSize });
   const { batchSize, seqLen } = train;
+  if (isTask(data.source)) return taskData(data.source, { batchSize, seqLen, seed });
+  const dataset = await loadDataset(data as DataConfig, tokenizer, { vocabSize: model.vocabSize });
   const trainingReader = () => new SequenceReader(dataset.train, { batchSize, seqLen, mode: 'random', seed });
   trainingReader(); // so that data that are too short are refused now
   return {
@@ -47,6 +49,20 @@ export async function loadTrainingData(
     validation: dataset.validation && validationData(dataset.validation, tokenizer, { batchSize, seqLen }),
     summary: summarize(dataset, tokenizer),
     fingerprint: fingerprint([dataset.train, dataset.validation]),
+  };
+}
+
+/** Fresh examples without end; those held out are of a seed of their own, the same for every run. */
+function taskData(source: TaskSource, options: { batchSize: number; seqLen: number; seed: number }): TrainingData {
+  const { valExamples, valSeqLen = options.seqLen } = source;
+  const held = { batchSize: options.batchSize, seqLen: valSeqLen, seed: 'held-out examples' };
+  const reader = new TaskReader(createTask(source, 'validation'), held);
+  return {
+    trainingReader: () => new TaskReader(createTask(source), { ...options, seed: `training examples ${options.seed}` }),
+    bytesPerToken: undefined,
+    validation: { batches: (limit) => reader.pass(valExamples, limit), bytesPerToken: undefined },
+    summary: `fresh examples of ${JSON.stringify(source)}`,
+    fingerprint: createHash('sha256').update(JSON.stringify(source)).digest('hex'),
   };
 }
 

@@ -1,5 +1,6 @@
 /** The rows of a step, dealt over replicas. */
-import { type Batch, IGNORE_INDEX } from '../data/index.js';
+import type { Batch } from '../data/index.js';
+import { countTargets } from '../data/reader.js';
 
 /**
  * Deals the rows of a step's micro-batches over `members` in order, as evenly as rows go: all rows have the same number of tokens, packed
@@ -36,8 +37,7 @@ function sliceRows(batch: Batch, begin: number, end: number): Batch {
   const [from, to] = [begin * seqLen, end * seqLen];
   const inputs = batch.inputs.slice(from, to);
   const targets = batch.targets.slice(from, to);
-  const numTargets = targets.reduce((sum, target) => sum + (target === IGNORE_INDEX ? 0 : 1), 0);
-  const rows: Batch = { inputs, targets, batchSize: end - begin, seqLen, numTargets };
+  const rows: Batch = { inputs, targets, batchSize: end - begin, seqLen, numTargets: countTargets(targets) };
   if (!cuSeqlens) return rows;
   // every row starts a document of its own, so both ends are among the offsets
   return { ...rows, cuSeqlens: cuSeqlens.filter((offset) => from <= offset && offset <= to).map((x) => x - from) };

@@ -4,6 +4,7 @@ import type { RunConfig } from '../../config/index.js';
 import type { CausalLM } from '../../models/index.js';
 import { type Answer, type Arguments, type Method, Thread, WorkerError } from '../../threads/index.js';
 import type { Batch } from '../data/index.js';
+import type { Score } from '../evaluate.js';
 import { NonFiniteLossError, type StepResult, targetShares, type UpdateOptions } from '../step.js';
 import { modelWeights, optimizerMoments } from '../weights.js';
 import { dealRows } from './deal.js';
@@ -69,7 +70,7 @@ export class WorkerPool {
     return pool;
   }
 
-  /** Batches that are best given to `losses` at a time. */
+  /** Batches that are best given to `scores` at a time. */
   get size(): number {
     return this.#threads.length + 1;
   }
@@ -90,9 +91,9 @@ export class WorkerPool {
     return { loss: losses.reduce((sum, loss, i) => sum + loss * shares[i], 0), gradNorm };
   }
 
-  /** Mean nats per target of each of at most `size` batches, a worker each. */
-  losses(batches: readonly Batch[]): Promise<number[]> {
-    return this.#call('loss', (i) => [batches[i]], batches.length);
+  /** Scores at most `size` batches, a worker each; `withHits` as in `scoreOf`. */
+  scores(batches: readonly Batch[], withHits: boolean): Promise<Score[]> {
+    return this.#call('score', (i) => [batches[i], withHits], batches.length);
   }
 
   /** @throws WorkerError unless weights and moments of all workers are equal to the last bit: what is to be saved would be no run's */

@@ -5,7 +5,7 @@ import { type AdamW, NonFiniteGradientError } from '../../chunked/adamW/index.js
 import { wasmBytes } from '../../chunked/wasm/runtime.js';
 import type { CausalLM } from '../../models/index.js';
 import type { Batch } from '../data/index.js';
-import { lossOf } from '../evaluate.js';
+import { type Score, scoreOf } from '../evaluate.js';
 import { applyGradients, type GradientOptions, meanGradients, NonFiniteLossError, type UpdateRates } from '../step.js';
 import { modelWeights, optimizerMoments } from '../weights.js';
 import type { SharedGradients } from './sharedGradients.js';
@@ -62,9 +62,8 @@ export class Replica {
     }
   }
 
-  /** Mean nats per target of one batch. */
-  loss(batch: Batch): Promise<number> {
-    return lossOf(this.model, batch);
+  score(batch: Batch, withHits: boolean): Promise<Score> {
+    return scoreOf(this.model, batch, withHits);
   }
 
   async memory(): Promise<MemoryUse> {

@@ -4,9 +4,13 @@ import { dirname, join } from 'node:path';
 import { sumOf } from '../checkpoint/files.js';
 import { ByteTokenizer } from './bytes.js';
 import { HuggingFaceTokenizer, type TokenizerJson } from './huggingface.js';
+import { IdTokenizer } from './ids.js';
 import type { Tokenizer } from './tokenizer.js';
 
-export type TokenizerSpec = { type: 'bytes' } | { type: 'huggingface'; file: string };
+export type TokenizerSpec =
+  | { type: 'bytes' }
+  | { type: 'ids'; vocabSize: number }
+  | { type: 'huggingface'; file: string };
 
 /**
  * The tokenizer of a config entry. For `huggingface` the `tokenizer_config.json` beside the file is read too, where there is one.
@@ -14,6 +18,7 @@ export type TokenizerSpec = { type: 'bytes' } | { type: 'huggingface'; file: str
  */
 export function loadTokenizer(spec: TokenizerSpec): Tokenizer {
   if (spec.type === 'bytes') return new ByteTokenizer();
+  if (spec.type === 'ids') return new IdTokenizer(spec.vocabSize);
   const { json, sha256 } = readTokenizerFile(spec.file);
   const config = join(dirname(spec.file), 'tokenizer_config.json');
   const id = `huggingface-${sha256.slice(0, 16)}`;
