@@ -5,7 +5,7 @@ import { finiteGate } from '../finiteGate.js';
 import { scoreTree } from '../scoreTree.js';
 import { repeatHeads } from './heads.js';
 import type { AnyDeltaInputs, DeltaOutput } from './inputs.js';
-import { unitLowerInverse } from './inverse.js';
+import { solveUnitLower } from './solve.js';
 import { scanChunks } from './states.js';
 
 /** O = Qg S + P Delta with Delta = U - W S, chunk by chunk (README, section 3). Same contract as the ops. */
@@ -41,7 +41,7 @@ export type DeltaChunks = Record<'q' | 'k' | 'v' | 'beta' | 'g', tf.Tensor>;
 
 /**
  * All of a chunk that does not depend on the state before it. Decays: A_ij = sum_d k_id k_jd a(j..i]_d for j < i, P likewise with q_i for
- * j <= i [n, slots, slots]; inverse (I + diag(beta) A)^-1; U, W [n, slots, V or K]; queries decayed from the chunk's start and keys
+ * j <= i [n, slots, slots]; U, W = (I + diag(beta) A)^-1 diag(beta) (v, decayed k) [n, slots, V or K]; queries decayed from the chunk's start and keys
  * to its end [n, slots, K]; gate: sum of the chunk's gates [n, 1, K or 1].
  */
 export function chunkQuantities({ q, k, v, beta, g }: DeltaChunks) {
@@ -59,8 +59,7 @@ export function chunkQuantities({ q, k, v, beta, g }: DeltaChunks) {
   });
   const [P, A] = tf.split(tree.scores.reshape([n, slots, 2 * slots]), 2, 2);
   const [queries, Kg] = tf.split(tree.queries.reshape([n, slots, 2 * K]), 2, 2);
-  const inverse = unitLowerInverse(tf.mul(beta, A));
-  const U = tf.matMul(inverse, tf.mul(beta, v));
-  const W = tf.matMul(inverse, tf.mul(beta, Kg));
-  return { A, P, inverse, U, W, queries, keys: tree.keys, gate: tree.gate };
+  const solved = solveUnitLower(tf.mul(beta, A), tf.mul(beta, tf.concat([v, Kg], 2)));
+  const [U, W] = tf.split(solved, [v.shape[2] as number, K], 2);
+  return { A, P, U, W, queries, keys: tree.keys, gate: tree.gate };
 }

@@ -2,7 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { fromChunks, layoutOf, toChunks } from '../chunks.js';
 import type { DeltaOutput } from '../delta/inputs.js';
-import { unitLowerInverse } from '../delta/inverse.js';
+import { solveUnitLower } from '../delta/solve.js';
 import { scanChunks } from '../delta/states.js';
 import { finiteGate } from '../finiteGate.js';
 import { scoreTree } from '../scoreTree.js';
@@ -30,7 +30,7 @@ export type DplrChunks = Record<'q' | 'k' | 'v' | 'a' | 'b' | 'g', tf.Tensor>;
 
 /**
  * All of a chunk that does not depend on the state before it: scores Aqk, Aqb (with the own token), Aak, Aab (without; a reads before the
- * decay of its token) [n, slots, slots]; inverse (I - Aab)^-1; U, W [n, slots, V or K]; queries decayed from the chunk's start, Kc and Bc
+ * decay of its token) [n, slots, slots]; U, W = (I - Aab)^-1 (Aak v, decayed a) [n, slots, V or K]; queries decayed from the chunk's start, Kc and Bc
  * to its end [n, slots, K]; gate: sum of the chunk's gates [n, 1, K].
  */
 export function chunkQuantities({ q, k, v, a, b, g }: DplrChunks) {
@@ -53,8 +53,7 @@ export function chunkQuantities({ q, k, v, a, b, g }: DplrChunks) {
   const [[Aqk, Aqb], [Aak, Aab]] = halves(tree.scores).map(byKey);
   const [queries, Ag] = halves(tree.queries);
   const [Kc, Bc] = halves(tree.keys);
-  const inverse = unitLowerInverse(tf.neg(Aab));
-  const U = tf.matMul(inverse, tf.matMul(Aak, v));
-  const W = tf.matMul(inverse, Ag);
-  return { Aqk, Aqb, Aak, Aab, inverse, U, W, queries, Kc, Bc, gate: tree.gate };
+  const solved = solveUnitLower(tf.neg(Aab), tf.concat([tf.matMul(Aak, v), Ag], 2));
+  const [U, W] = tf.split(solved, [v.shape[2] as number, K], 2);
+  return { Aqk, Aqb, Aak, Aab, U, W, queries, Kc, Bc, gate: tree.gate };
 }

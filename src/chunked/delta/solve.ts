@@ -1,6 +1,22 @@
-/** Inverse of unit lower triangular matrices, plain TensorFlow.js ops. */
+/** Unit lower triangular systems, plain TensorFlow.js ops. */
 import * as tf from '@tensorflow/tfjs';
 import { pad } from '../chunks.js';
+
+/**
+ * X of (I + L) X = R, for strictly lower triangular L [n, C, C], C a power of two, and R [n, C, D]. Its gradients are those of a solve,
+ * dR = (I + L)^-T dX and dL = -dR X^T: those of the inverse would pass through numbers C^2 times larger where keys are alike. dL is left
+ * as it is on and above the diagonal, where L is constant.
+ */
+export const solveUnitLower: (L: tf.Tensor, R: tf.Tensor) => tf.Tensor = tf.customGrad((...args) => {
+  const [L, R, save] = args as unknown as [tf.Tensor, tf.Tensor, tf.GradSaveFunc];
+  const X = tf.matMul(unitLowerInverse(L), R);
+  save([L, X]);
+  const gradFunc = (dX: tf.Tensor, saved: tf.Tensor[]) => {
+    const dR = tf.matMul(unitLowerInverse(saved[0]), dX, true);
+    return [tf.neg(tf.matMul(dR, saved[1], false, true)), dR];
+  };
+  return { value: X, gradFunc };
+});
 
 /**
  * (I + L)^-1 for strictly lower triangular L [n, C, C], C a power of two. Block forward substitution:
