@@ -1,8 +1,9 @@
 /** All suites by name. A new one is one file and one line here. */
 import { decode } from './decode.js';
+import { delta } from './delta.js';
 import { gla } from './gla.js';
 import type { Suite } from './harness.js';
 import { startup } from './startup.js';
 import { train } from './train.js';
 
-export const suites: Record<string, Suite> = { gla, train, decode, startup };
+export const suites: Record<string, Suite> = { gla, delta, train, decode, startup };

@@ -1,6 +1,7 @@
 """Gated linear attention in PyTorch: the chunk form, as tight as a CPU allows. Driven by bench/python.ts over stdin and stdout."""
 
 from peer import serve, torch
+from scores import chunks, decayed_scores, unchunks
 
 CHUNK, BLOCK = 32, 4  # tokens of a chunk; of the blocks inside it whose own scores are summed channel by channel
 
@@ -8,39 +9,12 @@ CHUNK, BLOCK = 32, 4  # tokens of a chunk; of the blocks inside it whose own sco
 def chunk_gla(q, k, v, g):
     """q, k, g [B, T, H, K], v [B, T, H, V]; T a multiple of CHUNK.
 
-    Safe for any g <= 0 (arXiv 2312.06635, Sec. 4.3): no exponent is ever positive. The scores of neighbouring blocks are merged,
-    BLOCK tokens, twice as many, ... until a chunk is whole; the only loop over time is over chunks, for the states.
+    Safe for any g <= 0. The only loop over time is over chunks, for the states.
     """
     B, T, H, K = q.shape
     V, N = v.shape[-1], T // CHUNK
-    M = B * H * N
-
-    def chunks(x):  # [M, CHUNK, D]
-        D = x.shape[-1]
-        return x.view(B, N, CHUNK, H, D).permute(0, 3, 1, 2, 4).reshape(M, CHUNK, D)
-
-    q, k, v, g = chunks(q * K**-0.5), chunks(k), chunks(v), chunks(g)
-
-    blocks = (M * CHUNK // BLOCK, BLOCK, K)
-    q, k, G = q.view(blocks), k.view(blocks), g.view(blocks).cumsum(1)
-    future = torch.full((BLOCK, BLOCK), float("-inf"), dtype=q.dtype).triu(1).unsqueeze(2)
-    pair = (G.unsqueeze(2) - G.unsqueeze(1) + future).exp()
-    A = (pair * q.unsqueeze(2) * k.unsqueeze(1)).sum(-1)
-    gate = G[:, -1:]  # over the block
-    queries = q * G.exp()  # decayed from the block's start
-    keys = k * (gate - G).exp()  # decayed to the block's end
-    size = BLOCK
-    while size < CHUNK:
-        pairs = (M * CHUNK // (2 * size), 2, size, K)
-        q2, k2, g2 = queries.view(pairs), keys.view(pairs), gate.view(-1, 2, 1, K)
-        corner = torch.bmm(q2[:, 1], k2[:, 0].transpose(1, 2))
-        A2 = A.view(-1, 2, size, size)
-        A = torch.cat([torch.nn.functional.pad(A2[:, 0], (0, size)), torch.cat([corner, A2[:, 1]], 2)], 1)
-        decay = g2.exp()
-        queries = torch.cat([q2[:, 0], q2[:, 1] * decay[:, 0]], 1)
-        keys = torch.cat([k2[:, 0] * decay[:, 1], k2[:, 1]], 1)
-        gate = g2.sum(1)
-        size *= 2
+    q, k, v, g = chunks(q * K**-0.5, CHUNK), chunks(k, CHUNK), chunks(v, CHUNK), chunks(g, CHUNK)
+    (A,), (queries,), keys, gate = decayed_scores((q,), k, g, BLOCK)
 
     writes = torch.bmm(keys.transpose(1, 2), v).view(B * H, N, K, V).unbind(1)
     decays = gate.exp().view(B * H, N, K, 1).unbind(1)
@@ -49,9 +23,8 @@ def chunk_gla(q, k, v, g):
     for write, decay in zip(writes, decays):
         before.append(S)
         S = torch.addcmul(write, decay, S)
-    states = torch.stack(before, 1).view(M, K, V)
-    o = torch.baddbmm(torch.bmm(A, v), queries, states)
-    return o.view(B, H, N, CHUNK, V).permute(0, 2, 3, 1, 4).reshape(B, T, H, V)
+    states = torch.stack(before, 1).view(-1, K, V)
+    return unchunks(torch.baddbmm(torch.bmm(A, v), queries, states), B, T, H)
 
 
 def naive_gla(q, k, v, g):
