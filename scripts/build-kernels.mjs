@@ -2,7 +2,7 @@
 /**
  * Compiles every `kernel.as.ts` below src/chunked with AssemblyScript and writes them, base64 in ES modules, to
  * src/chunked/wasm/generated/ (never committed). Each kernel is built twice from one source: plain SIMD, and relaxed SIMD
- * (fused multiply-add). A kernel is rebuilt only when its source or the shared lib changed. Options: --force.
+ * (fused multiply-add). A kernel is rebuilt only when its sources (`*.as.ts` in its folder) or the shared lib changed. Options: --force.
  */
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -19,10 +19,7 @@ const FLAGS = ['-O3', '--noAssert', '--runtime', 'stub', '--importMemory', '--no
 const sources = readdirSync(chunked)
   .map((op) => ({ op, file: join(chunked, op, 'kernel.as.ts') }))
   .filter(({ file }) => existsSync(file));
-const libText = readdirSync(lib)
-  .sort()
-  .map((f) => readFileSync(join(lib, f), 'utf8'))
-  .join('\n');
+const libText = kernelText(lib);
 const self = readFileSync(fileURLToPath(import.meta.url), 'utf8');
 
 mkdirSync(out, { recursive: true });
@@ -31,7 +28,7 @@ const built = [];
 for (const { op, file } of sources) {
   const target = join(out, `${op}.ts`);
   const stamp = createHash('sha256')
-    .update(self + libText + readFileSync(file, 'utf8'))
+    .update(self + libText + kernelText(dirname(file)))
     .digest('hex')
     .slice(0, 16);
   const fresh = existsSync(target) && readFileSync(target, 'utf8').includes(`stamp ${stamp}`);
@@ -57,6 +54,15 @@ const index = `${built.map((op) => `import * as ${op} from './${op}.js';`).join(
 if (!existsSync(join(out, 'index.ts')) || readFileSync(join(out, 'index.ts'), 'utf8') !== index)
   writeFileSync(join(out, 'index.ts'), index);
 process.exitCode = failed ? 1 : 0;
+
+/** All AssemblyScript sources of a folder, one after another. */
+function kernelText(folder) {
+  const files = readdirSync(folder).filter((f) => f.endsWith('.as.ts'));
+  return files
+    .sort()
+    .map((f) => readFileSync(join(folder, f), 'utf8'))
+    .join('\n');
+}
 
 async function compile(file, flags) {
   const chunks = {};

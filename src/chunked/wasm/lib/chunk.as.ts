@@ -125,6 +125,13 @@ export function decayPairs(A: usize, E: usize, rows: i32, columns: i32): void {
     }
 }
 
+/** Writes 0 to n floats, `step` bytes apart. */
+// @ts-ignore: decorator
+@inline
+export function clearEach(x: usize, step: usize, n: i32): void {
+  for (let i = 0; i < n; i++, x += step) store<f32>(x, 0);
+}
+
 /** dst[r] = factors[r] * src[r] for 16 rows. */
 export function scaleRows(src: usize, factors: usize, dst: usize, row: usize): void {
   for (const last = factors + 64; factors < last; factors += 4) {

@@ -1,0 +1,260 @@
+/** The delta rules backward, from the last chunk to the first (README, section 6). */
+import { diagonalBlock, stretchKeys, stretchQueries } from '../wasm/lib/blocks.as';
+import {
+  C, clearEach, decayPairs, decayToEnd, fetch, innerSegments, PANEL, SEGMENT, SQUARE, SQUARE_ROW, scaleRows, startState, stateBytes,
+} from '../wasm/lib/chunk.as';
+import { hsum, madd } from '../wasm/lib/math.as';
+import { PANEL_ROW, panelUpdate, rowsTimesRows, storeTransposed, tileProduct } from '../wasm/lib/product.as';
+import { packMatrix, packPanel, packRows, pad8, transposePanels, unpackMatrix, unpackPanel } from '../wasm/lib/rows.as';
+import { keysBwd } from './keys.as';
+import {
+  denseStates, fetchWrites, HELD_BYTES, Held, headAt, headStride, heldOf, keyAt, keyStride, PER_CHANNEL, PER_HEAD, Plan, panelAt, planOf,
+  readDecays, readKeys, readStrengths, restAt, solveAt, solveStride, valueAt, valueStride,
+} from './plan.as';
+
+// States are held transposed ([V, K] in panels of K): their only use here is to be read by rows of V and rowsum(S * dS). The gradient
+// on the state is held both ways: dS for gradients on written values, dS^T for dk. "Total" is the gradient on a residual through
+// everything, beta Y in the README; it is dv, and its negative is the gradient on what keys read.
+
+/** Bytes of scratch of deltaBwd, without the offsets. T is the longest sequence. */
+export function deltaBwdScratch(T: i32, HV: i32, K: i32, V: i32): usize {
+  const chunks = (min(T, SEGMENT) + C - 1) / C, rows = <usize>pad8(V) << 6;
+  return restAt(0, pad8(K)) + HELD_BYTES + 6 * rows + <usize>(2 * HV + chunks + 1) * stateBytes(K, V) + <usize>chunks * decaysBytes(pad8(K));
+}
+
+// @ts-ignore: decorator
+@inline
+function decaysBytes(Kp: i32): usize { return <usize>(17 * Kp) << 2; }
+
+/**
+ * Gradients of sum(o * dO) + sum(final * dFinal); tensors as in deltaFwd, with what that wrote. dg and dInitial may be 0. T is the
+ * longest sequence.
+ */
+export function deltaBwd(
+  q: usize, k: usize, beta: usize, g: usize, initial: usize, residuals: usize, solves: usize, starts: usize, dO: usize, dFinal: usize,
+  dq: usize, dk: usize, dv: usize, dbeta: usize, dg: usize, dInitial: usize, T: i32,
+  offsets: usize, N: i32, H: i32, HV: i32, K: i32, V: i32, gates: i32, scale: f32, s: usize,
+): void {
+  const p = planOf(s, q, k, 0, beta, g, initial, residuals, solves, starts, H, HV, K, V, gates, scale);
+  const b = heldOf(p, (min(T, SEGMENT) + C - 1) / C);
+  b.dO = dO;
+  b.dq = dq;
+  b.dk = dk;
+  b.dv = dv;
+  b.dbeta = dbeta;
+  b.dg = dg;
+  for (let n = 0; n < N; n++, offsets += 4, dFinal += denseStates(p)) {
+    const t = load<i32>(offsets), length = load<i32>(offsets, 4) - t;
+    sequenceBwd(p, b, t, length, dFinal, dInitial);
+    p.starts += <usize>(innerSegments(length) * HV) * stateBytes(K, V);
+    if (initial) p.initial += denseStates(p);
+    if (dInitial) dInitial += denseStates(p);
+  }
+}
+
+function sequenceBwd(p: Plan, b: Held, first: i32, T: i32, dFinal: usize, dInitial: usize): void {
+  const K = p.K, V = p.V, heads = <usize>p.HV, dense = <usize>(K * V) << 2, size = stateBytes(K, V);
+  for (let h: usize = 0; h < heads; h++) {
+    packMatrix(dFinal + h * dense, K, V, b.dS + h * size);
+    transposePanels(b.dS + h * size, K, V, b.dSt + h * size);
+  }
+  for (let segment = innerSegments(T); segment >= 0; segment--) {
+    const t = segment * SEGMENT;
+    for (let h: usize = 0; h < heads; h++) {
+      startState(p.initial ? p.initial + h * dense : 0, p.starts, segment, h, heads, K, V, b.states);
+      segmentBwd(p, b, first + t, min(SEGMENT, T - t), <i32>h);
+    }
+  }
+  if (dInitial) for (let h: usize = 0; h < heads; h++) unpackMatrix(b.dS + h * size, K, V, dInitial + h * dense);
+}
+
+/** T tokens of one head: the states before its chunks, then the chunks from the last to the first. */
+function segmentBwd(p: Plan, b: Held, first: i32, T: i32, h: i32): void {
+  const size = stateBytes(p.K, p.V), chunks = (T + C - 1) / C;
+  for (let c = 0; c < chunks; c++) {
+    useDecays(p, b, c);
+    advance(p, b, first + c * C, min(C, T - c * C), h, b.states + <usize>c * size);
+  }
+  for (let c = chunks - 1; c >= 0; c--) {
+    useDecays(p, b, c);
+    chunkBwd(p, b, first + c * C, min(C, T - c * C), h, b.states + <usize>c * size);
+  }
+}
+
+/** Decays per channel are made once for the two passes over a segment. */
+function useDecays(p: Plan, b: Held, c: i32): void {
+  if (p.gates != PER_CHANNEL) return;
+  p.decays = b.decays + <usize>c * decaysBytes(p.Kp);
+  p.chunkDecay = p.decays + (<usize>p.Kp << 6);
+}
+
+/** Residuals of a chunk, and beta times them. */
+function readWrites(p: Plan, b: Held, t: i32, n: i32, h: i32): void {
+  const row = <usize>p.Vp << 2;
+  readStrengths(p, t, n, h);
+  packRows(valueAt(p, p.residuals, t, h), valueStride(p), n, p.V, b.residualRows, C, 1);
+  scaleRows(b.residualRows, p.strengths, b.writeRows, row);
+}
+
+/** The transposed state after a chunk from the one before it, `from`. */
+function advance(p: Plan, b: Held, t: i32, n: i32, h: i32, from: usize): void {
+  const K = p.K, Vp = p.Vp, row = <usize>p.Kp << 2, panel = <usize>Vp << 5, keys = panelAt(p, 0);
+  fetchWrites(p, p.residuals, t, n, h);
+  readWrites(p, b, t, n, h);
+  readDecays(p, t, n, h);
+  for (let col = 0, to = from + stateBytes(K, p.V); col < K; col += 8, from += panel, to += panel) {
+    const at = <usize>col << 2;
+    packPanel(keyAt(p, p.k, t, h), keyStride(p), n, K, col, keys, C);
+    if (p.gates == PER_CHANNEL) decayToEnd(keys, p.decays + at, row);
+    else scaleRows(keys, p.head + 128, keys, PANEL_ROW);
+    panelUpdate(b.writeRows, <usize>Vp << 2, keys, (n + 3) & ~3, from, to, Vp, 0, p.chunkDecay + at, 0, 0);
+  }
+}
+
+function chunkBwd(p: Plan, b: Held, t: i32, n: i32, h: i32, before: usize): void {
+  const tiles = (n + 3) >> 2, size = stateBytes(p.K, p.V), dS = b.dS + <usize>h * size, dSt = b.dSt + <usize>h * size;
+  fetch(keyAt(p, p.q, t, h), keyStride(p), n, p.K, panelAt(p, 0));
+  fetch(valueAt(p, b.dO, t, h), valueStride(p), n, p.V, panelAt(p, 0));
+  readKeys(p, t, n, h);
+  readWrites(p, b, t, n, h);
+  packRows(valueAt(p, b.dO, t, h), valueStride(p), n, p.V, b.dORows, C, 1);
+  if (p.gates == PER_HEAD) readDecays(p, t, n, h);
+  if (p.gates == PER_CHANNEL) prepareChannelsBwd(p, tiles);
+  else prepareHeadBwd(p, tiles);
+  readSolve(p, t, n, h, tiles);
+  totals(p, b, t, n, h, dS);
+  dScoresOf(p, b, tiles);
+  keysBwd(p, b, t, n, h, before, dSt);
+  statesBwd(p, b, n, dS, dSt);
+}
+
+/** As prepareChannels, but P transposed, no A, and keys not negated. */
+function prepareChannelsBwd(p: Plan, tiles: i32): void {
+  const Kp = p.Kp, row = <usize>Kp << 2, block = row << 2, reads = p.queryReads, writes = p.keyWrites;
+  for (let a: usize = 0; a < <usize>tiles; a++) {
+    const at = a * block, corner = a * (4 * SQUARE_ROW + 16);
+    diagonalBlock(p.qRows + at, p.kRows + at, p.decays + at, reads + at, writes + at, row, p.scores + corner, SQUARE_ROW, true);
+    if (!a) continue;
+    for (let c: usize = 0; c < a; c++)
+      rowsTimesRows(writes + c * block, row, reads + at, row, Kp, p.scores + c * (4 * SQUARE_ROW) + a * 16, SQUARE_ROW, 4);
+    stretchQueries(reads + at, p.decays, row, a);
+    stretchKeys(writes, a << 2, p.decays + at, row);
+  }
+  decayFromStart(p.kRows, p.decays, p.keyReads, row);
+}
+
+/** dst[r] = src[r] * product of the decays of rows 0 to r, for 16 rows. */
+function decayFromStart(src: usize, decays: usize, dst: usize, row: usize): void {
+  for (let p: usize = 0; p < row; p += 16) {
+    let d = f32x4.splat(1);
+    for (let at = p, end = p + (row << 4); at < end; at += row) {
+      d = f32x4.mul(d, v128.load(decays + at));
+      v128.store(dst + at, f32x4.mul(d, v128.load(src + at)));
+    }
+  }
+}
+
+function prepareHeadBwd(p: Plan, tiles: i32): void {
+  const Kp = p.Kp, row = <usize>Kp << 2;
+  for (let a: usize = 0; a < <usize>tiles; a++)
+    rowsTimesRows(p.kRows + a * (row << 2), row, p.qRows, row, Kp, p.scores + a * (4 * SQUARE_ROW), SQUARE_ROW, tiles << 2);
+  decayPairs(p.scores, p.pairs + SQUARE, tiles << 2, tiles << 2);
+  scaleRows(p.qRows, p.head + 64, p.queryReads, row);
+  scaleRows(p.kRows, p.head + 64, p.keyReads, row);
+  scaleRows(p.kRows, p.head + 128, p.keyWrites, row);
+}
+
+/** solve = I + X^T B from the rows of X that the forward pass kept: upper triangle, all blocks of 4 x 4 on and above the diagonal. */
+function readSolve(p: Plan, t: i32, n: i32, h: i32, tiles: i32): void {
+  const saved = solveAt(p, t, h), stride = solveStride(p);
+  for (let j = 0; j < tiles; j++) {
+    const b = p.strengths + (<usize>j << 4), at = saved + <usize>(j << 2) * stride, left = n - (j << 2);
+    for (let i: usize = 0; i <= <usize>j; i++) {
+      const x = at + (i << 4);
+      storeTransposed(
+        p.solve + i * (4 * SQUARE_ROW) + (<usize>j << 4), SQUARE_ROW,
+        f32x4.mul(v128.load_splat<f32>(b), v128.load(x)),
+        left > 1 ? f32x4.mul(v128.load_splat<f32>(b, 4), v128.load(x + stride)) : f32x4.splat(0),
+        left > 2 ? f32x4.mul(v128.load_splat<f32>(b, 8), v128.load(x + 2 * stride)) : f32x4.splat(0),
+        left > 3 ? f32x4.mul(v128.load_splat<f32>(b, 12), v128.load(x + 3 * stride)) : f32x4.splat(0),
+      );
+    }
+  }
+  for (let i: usize = 0; i < <usize>tiles << 2; i++) store<f32>(p.solve + i * (SQUARE_ROW + 4), 1);
+}
+
+/**
+ * 8 columns of v at a time: gradient on what is written, P^T dO + kc dS; through the solve it becomes Y, the gradient on beta * residual
+ * through everything. dbeta = rowsum(Y * residual), dv = beta * Y. Fills `upstream` and `totalRows` (-beta * Y).
+ */
+function totals(p: Plan, b: Held, t: i32, n: i32, h: i32, dS: usize): void {
+  const Kp = p.Kp, V = p.V, row = <usize>Kp << 2, rows = (n + 3) & ~3, valueRow = <usize>p.Vp << 2;
+  const writes = panelAt(p, 0), Y = panelAt(p, 1), sums = panelAt(p, 2), dv = valueAt(p, b.dv, t, h);
+  memory.fill(sums, 0, PANEL);
+  let upstream = b.upstream;
+  for (let col = 0; col < V; col += 8, dS += <usize>Kp << 5, upstream += 2 * PANEL) {
+    const at = <usize>col << 2;
+    packPanel(b.dORows, valueRow, C, p.Vp, col, upstream, C);
+    for (let r: usize = 0; r < <usize>rows; r += 4)
+      tileProduct(
+        p.keyWrites + r * row, row, dS, Kp, p.scores + r * (SQUARE_ROW + 4), SQUARE_ROW, upstream + (r << 5), rows - <i32>r,
+        writes + (r << 5), PANEL_ROW, false,
+      );
+    for (let r: usize = 0; r < <usize>rows; r += 4)
+      tileProduct(p.solve + r * (SQUARE_ROW + 4), SQUARE_ROW, writes + (r << 5), rows - <i32>r, 0, 0, 0, 0, Y + (r << 5), PANEL_ROW, false);
+    finishTotals(p, Y, b.residualRows + at, sums, b.totalRows + at, upstream + PANEL, rows);
+    unpackPanel(Y, PANEL_ROW, dv, valueStride(p), n, V, col);
+  }
+  for (let r = 0, out = headAt(p, b.dbeta, t, h); r < n; r++, out += headStride(p)) store<f32>(out, hsum(v128.load(sums + (<usize>r << 4))));
+}
+
+/** sums += Y * residual; Y becomes beta * Y, and the negative goes to a row of totalRows and of the panel. */
+function finishTotals(p: Plan, Y: usize, residual: usize, sums: usize, total: usize, panel: usize, rows: i32): void {
+  const row = <usize>p.Vp << 2;
+  for (let b = p.strengths, end = b + (<usize>rows << 2); b < end; b += 4, Y += 32, residual += row, sums += 16, total += row, panel += 32) {
+    const f = v128.load_splat<f32>(b), y0 = v128.load(Y), y1 = v128.load(Y, 16);
+    v128.store(sums, madd(y1, v128.load(residual, 16), madd(y0, v128.load(residual), v128.load(sums))));
+    const z0 = f32x4.mul(f, y0), z1 = f32x4.mul(f, y1);
+    v128.store(Y, z0);
+    v128.store(Y, z1, 16);
+    const m0 = f32x4.neg(z0), m1 = f32x4.neg(z1);
+    v128.store(total, m0);
+    v128.store(total, m1, 16);
+    v128.store(panel, m0);
+    v128.store(panel, m1, 16);
+  }
+}
+
+/**
+ * Gradients on scores, 8 rows for every block of 4 tokens: dP = dO (beta * residual)^T, then dA = -total (beta * residual)^T. Per channel
+ * only blocks up to the diagonal; per head times the decays of pairs, strictly below the diagonal, with that of dP kept apart.
+ */
+function dScoresOf(p: Plan, b: Held, tiles: i32): void {
+  const row = <usize>p.Vp << 2, diagonal = p.head + 192;
+  for (let a: usize = 0; a < <usize>tiles; a++) {
+    const at = a * (row << 2), out = p.dScores + a * (8 * SQUARE_ROW), columns = p.gates == PER_CHANNEL ? <i32>(a + 1) << 2 : tiles << 2;
+    rowsTimesRows(b.dORows + at, row, b.writeRows, row, p.Vp, out, SQUARE_ROW, columns);
+    rowsTimesRows(b.totalRows + at, row, b.writeRows, row, p.Vp, out + 4 * SQUARE_ROW, SQUARE_ROW, columns);
+    if (p.gates == PER_CHANNEL) continue;
+    decayPairs(out, p.pairs + a * (4 * SQUARE_ROW), 4, columns);
+    decayPairs(out + 4 * SQUARE_ROW, p.pairs + a * (4 * SQUARE_ROW), 4, columns);
+    const corner = out + (a << 4);
+    for (let i: usize = 0; i < 4; i++) store<f32>(diagonal + (a << 4) + (i << 2), load<f32>(corner + i * (SQUARE_ROW + 4)));
+    clearEach(corner, SQUARE_ROW + 4, 4);
+    clearEach(corner + 4 * SQUARE_ROW, SQUARE_ROW + 4, 4);
+  }
+}
+
+/** dS = chunkDecay * dS + qg^T dO - kg^T total (and dS^T), 8 columns of v at a time. */
+function statesBwd(p: Plan, b: Held, n: i32, dS: usize, dSt: usize): void {
+  const Kp = p.Kp, row = <usize>Kp << 2, rows = (n + 3) & ~3;
+  let upstream = b.upstream;
+  for (let col = 0; col < p.V; col += 8, dS += <usize>Kp << 5, dSt += 256, upstream += 2 * PANEL) {
+    if (rows == C) {
+      panelUpdate(p.queryReads, row, upstream, 2 * C, dS, dS, Kp, p.chunkDecay, 0, dSt, <usize>p.Vp << 5);
+    } else {
+      panelUpdate(p.queryReads, row, upstream, rows, dS, dS, Kp, p.chunkDecay, 0, 0, 0);
+      panelUpdate(p.keyReads, row, upstream + PANEL, rows, dS, dS, Kp, 0, 0, dSt, <usize>p.Vp << 5);
+    }
+  }
+}
