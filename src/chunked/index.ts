@@ -40,6 +40,12 @@ export { type KdaInputs, kda } from './kda/index.js';
 export { type L2NormOptions, l2Norm } from './l2Norm/index.js';
 export { linearAll } from './linear/all.js';
 export { type LinearInputs, type LinearOptions, linear } from './linear/index.js';
+export {
+  type MixtureOfExpertsInputs,
+  type MixtureOfExpertsOptions,
+  mixtureOfExperts,
+  type Routing,
+} from './moe/index.js';
 export { type GatedRmsNormOptions, gatedRmsNorm, type RmsNormOptions, rmsNorm } from './rmsNorm/index.js';
 export { type RotaryEmbeddingOptions, rotaryEmbedding } from './rotary/index.js';
 export { type SwiGluOptions, swiGlu } from './swiGlu/index.js';

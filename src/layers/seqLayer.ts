@@ -26,7 +26,14 @@ export interface WeightSpec {
   /** How many inputs one output sums over; the stand-alone start is uniform within +-1/sqrt(fanIn). */
   fanIn?: number;
   /** A start of its own, stand-alone and inside a model. */
-  init?: (rng: Rng) => Float32Array;
+  init?: (rng: Rng, size: number) => Float32Array;
+  /** The share of it that one token uses; default 1. */
+  active?: number;
+  /**
+   * No optimizer's business: its gradient slot holds a surplus of load, and after each step it moves by this much against the sign of it.
+   * Surpluses are counts: they are summed, not averaged.
+   */
+  balanceRate?: number;
 }
 
 /** Shape and dtype (default float32) of one tensor of a state. */
@@ -233,8 +240,8 @@ export abstract class SeqLayer<O extends { hiddenSize: number } = { hiddenSize: 
     const seed = (this.options as { seed?: number }).seed ?? 0;
     const rng = new Rng(seed).split(this.name);
     return (name, spec) => {
-      if (spec.init) return spec.init(rng.split(name));
       const size = tf.util.sizeFromShape(spec.shape);
+      if (spec.init) return spec.init(rng.split(name), size);
       if (spec.kind === 'norm') return new Float32Array(size).fill(1);
       const bound = (spec.fanIn ?? spec.shape[spec.shape.length - 1]) ** -0.5;
       return rng.split(name).uniformArray(size, -bound, bound);

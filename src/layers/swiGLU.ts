@@ -32,8 +32,14 @@ export class SwiGLU extends SeqLayer<SwiGLUOptions> {
   }
 
   protected override run(x: tf.Tensor): LayerOutput {
-    const [gate, up] = linearAll({ x, weights: [this.need('gate_proj.weight'), this.need('up_proj.weight')] });
-    return { y: linear({ x: swiGlu({ gate, up }), weight: this.need('down_proj.weight') }), state: {} };
+    const [gate, up, down] = ['gate', 'up', 'down'].map((name) => this.need(`${name}_proj.weight`));
+    return { y: gatedUnit(x, { gate, up, down }), state: {} };
   }
 }
 tf.serialization.registerClass(SwiGLU);
+
+/** down(silu(gate(x)) * up(x)) for weights [I, D], [I, D] and [D, I]. */
+export function gatedUnit(x: tf.Tensor, weights: Record<'gate' | 'up' | 'down', tf.Tensor>): tf.Tensor {
+  const [gate, up] = linearAll({ x, weights: [weights.gate, weights.up] });
+  return linear({ x: swiGlu({ gate, up }), weight: weights.down });
+}

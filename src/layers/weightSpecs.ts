@@ -16,3 +16,6 @@ export const convTaps = (channels: number, width: number): WeightSpec => ({
   kind: 'matrix',
   fanIn: width,
 });
+
+/** A start of zeros. */
+export const zeros: NonNullable<WeightSpec['init']> = (_, size) => new Float32Array(size);

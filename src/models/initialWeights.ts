@@ -12,7 +12,7 @@ export function initialWeights(seed: number | string, std: number): WeightInit {
   const root = new Rng(seed).split('weights');
   return (name, { shape, kind, init }) => {
     const size = tf.util.sizeFromShape(shape);
-    if (init) return init(root.split(name));
+    if (init) return init(root.split(name), size);
     if (kind === 'matrix') return root.split(name).normalArray(size, std);
     if (kind === 'other')
       throw new Error(`initialWeights: ${name} is neither matrix, bias nor norm: its layer must give init`);

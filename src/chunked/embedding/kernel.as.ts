@@ -1,5 +1,6 @@
 import { low, pair } from '../wasm/lib/double.as';
-import { loadN, storeN } from '../wasm/lib/tail.as';
+import { sortById } from '../wasm/lib/sort.as';
+import { copyRow } from '../wasm/lib/tail.as';
 
 /** y[r] = table[ids[r]] for n rows of D floats. */
 export function embeddingFwd(ids: usize, table: usize, y: usize, n: i32, D: i32): void {
@@ -25,32 +26,6 @@ export function embeddingBwd(
     else sumRows(dy, stride, from, to, dTable, D);
     from = to;
   }
-}
-
-/** Leaves in `order` the rows sorted by id, and in starts[v] the place after the last row of v. */
-function sortById(ids: usize, n: i32, V: i32, starts: usize, order: usize): void {
-  memory.fill(starts, 0, (<usize>V + 1) << 2);
-  for (let r = 0; r < n; r++) {
-    const count = starts + (<usize>(load<i32>(ids + (<usize>r << 2)) + 1) << 2);
-    store<i32>(count, load<i32>(count) + 1);
-  }
-  for (let v = 1; v <= V; v++) {
-    const at = starts + (<usize>v << 2);
-    store<i32>(at, load<i32>(at) + load<i32>(at - 4));
-  }
-  for (let r = 0; r < n; r++) {
-    const next = starts + (<usize>load<i32>(ids + (<usize>r << 2)) << 2), place = load<i32>(next);
-    store<i32>(order + (<usize>place << 2), r);
-    store<i32>(next, place + 1);
-  }
-}
-
-// @ts-ignore: decorator
-@inline
-function copyRow(from: usize, to: usize, n: i32): void {
-  let i = 0;
-  for (; i + 4 <= n; i += 4, from += 16, to += 16) v128.store(to, v128.load(from));
-  if (i < n) storeN(to, loadN(from, n - i), n - i);
 }
 
 /** y = sum of the rows of x whose numbers stand in from .. to. Sixteen columns (a cache line) at a time. */

@@ -175,6 +175,11 @@ export class WasmContext {
     return buffer instanceof ArrayBuffer ? buffer : new Uint8Array(buffer);
   }
 
+  /** A copy of `count` integers that a kernel left in scratch memory. */
+  readInts(offset: number, count: number): Int32Array {
+    return new Int32Array(this.memory.buffer, offset, count).slice();
+  }
+
   /** Copy integers (offsets, tables) into scratch memory at `offset`. */
   writeInts(offset: number, values: ArrayLike<number>): void {
     new Int32Array(this.memory.buffer, offset, values.length).set(values);

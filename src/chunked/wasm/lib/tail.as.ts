@@ -26,3 +26,12 @@ export function storeN(p: usize, x: v128, n: i32): void {
     if (n == 3) v128.store_lane<f32>(p + 8, x, 2);
   }
 }
+
+/** Copies n floats. */
+// @ts-ignore: decorator
+@inline
+export function copyRow(from: usize, to: usize, n: i32): void {
+  let i = 0;
+  for (; i + 4 <= n; i += 4, from += 16, to += 16) v128.store(to, v128.load(from));
+  if (i < n) storeN(to, loadN(from, n - i), n - i);
+}
