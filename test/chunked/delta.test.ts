@@ -1,7 +1,7 @@
 /** The delta rules and DPLR: the oracles themselves, how the ops hold one another, single cases worth naming, and the door checks. */
 import * as tf from '@tensorflow/tfjs';
 import { describe, expect, test } from 'vitest';
-import { type DeltaOptions, deltaRule, dplr, gatedDeltaRule, kda } from '../../src/chunked/index.js';
+import { type DeltaOptions, deltaRule, dplr, gatedDeltaRule, kda, l2Norm } from '../../src/chunked/index.js';
 import { type DeltaKind, type DeltaName, deltaGates, deltaOp, dplrOp } from '../support/deltaOps.js';
 import {
   type Arrays,
@@ -163,6 +163,22 @@ describe('the door', () => {
       const wrong = { ...x, initialState: tf.zeros([2, 2, 3, 4]) };
       expect(() => dplr(wrong)).toThrow('dplr: initialState must have shape [2,2,4,3], got [2,2,3,4]');
     }));
+});
+
+test('the examples of the READMEs', () => {
+  const [B, T, H, K, V] = [1, 128, 2, 16, 32];
+  const [q, k] = [tf.randomNormal([B, T, H, K]), l2Norm({ x: tf.randomNormal([B, T, H, K]) })];
+  const v = tf.randomNormal([B, T, H, V]);
+  const beta = tf.randomUniform([B, T, H]);
+  const g = tf.mul(-0.05, tf.randomUniform([B, T, H, K]));
+  const { o, finalState } = kda({ q, k, v, beta, g });
+  expect(o.shape).toEqual([B, T, H, V]);
+  expect(kda({ q, k, v, beta, g, initialState: finalState }).finalState.shape).toEqual([B, H, K, V]);
+  const b = tf.mul(-0.5, k);
+  const general = dplr({ q, k, v, a: k, b, g });
+  expect(general.o.shape).toEqual([B, T, H, V]);
+  const next = dplr({ q, k, v, a: k, b, g, initialState: general.finalState });
+  expect(next.finalState.shape).toEqual([B, H, K, V]);
 });
 
 const zeros = (shapes: Record<string, number[]>) =>
