@@ -55,8 +55,14 @@ export function chooseNative(option: NativeOption | undefined, threads = 1): Nat
     throw new Error(`useBackend: native is 'on' but ${addon}; or pass native: 'auto'`);
   }
   addon.setThreads(threads);
+  threadsInUse = threads;
   return addon;
 }
+
+let threadsInUse = 1;
+
+/** Threads for a native product, as last asked for here. */
+export const nativeThreadsInUse = (): number => threadsInUse;
 
 let known: NativeAddon | string | undefined;
 

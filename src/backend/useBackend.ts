@@ -2,7 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import '@tensorflow/tfjs-backend-wasm';
 import { checkOneOf } from '../chunked/check.js';
-import { installKernels } from '../chunked/wasm/runtime.js';
+import { installedBuild, installedNative, installKernels } from '../chunked/wasm/runtime.js';
 import { installFixes } from './fixes/index.js';
 import { BACKENDS, type BackendName } from './names.js';
 import { chooseNative, type NativeOption } from './native.js';
@@ -58,6 +58,12 @@ async function activate(name: BackendName, { relaxedSimd, native, nativeThreads 
     throw error;
   }
   installFixes(name);
+}
+
+/** What on the active backend decides the last bits, as `on` or `off`: nothing but on wasm. */
+export function arithmeticInUse(): Pick<BackendOptions, 'relaxedSimd' | 'native'> {
+  if (tf.getBackend() !== 'wasm') return {};
+  return { relaxedSimd: installedBuild() === 'relaxed' ? 'on' : 'off', native: installedNative() ? 'on' : 'off' };
 }
 
 /** In a page that may use threads the backend would take memory that they share, and a kernel can import only one kind: ours is the other. */

@@ -58,6 +58,7 @@ The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the sam
     .description('continue a text, streaming')
     .argument('<model>', 'a name in pretrained/, or the folder of a run, a checkpoint or an exported model')
     .option('-p, --prompt <text>', 'text to continue (default: "The ", or nothing more than the loaded session)')
+    .addOption(new Option('--prompt-file <file>', 'take the text to continue from a file').conflicts('prompt'))
     .option('-n, --max-tokens <n>', 'tokens to generate', integer, 256)
     .option('-t, --temperature <x>', '0 takes the likeliest token', number, 0.8)
     .option('--top-k <k>', 'choose among the k likeliest tokens', integer)
@@ -67,6 +68,7 @@ The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the sam
     .option('--seed <n>', 'the same seed gives the same text', integer, 0)
     .option('--load-session <file>', 'go on from a saved session')
     .option('--save-session <file>', 'save the state after the last token')
+    .option('--workers <n>', 'cores that share the layers while a prompt of more than 1,536 tokens is read', integer, 1)
     .addOption(backendOption())
     .action(async (model: string, options) => {
       const { runGenerate } = await import('./generate.js');

@@ -4,9 +4,10 @@ import { checkDtype } from '../chunked/check.js';
 import { embedding, linear } from '../chunked/index.js';
 import type { LayerState, WeightInit, WeightSpec } from '../layers/index.js';
 import { type ModelConfig, type ModelConfigInput, resolveModelConfig } from './config.js';
-import { type Block, createDecoder, type Decoder, HEAD, namedLayers, namedSpecs, TABLE } from './decoder.js';
+import { createDecoder, type Decoder, HEAD, namedLayers, namedSpecs, TABLE } from './decoder.js';
 import { type HeadInputs, headLoss, headScore } from './headLoss.js';
 import { initialWeights } from './initialWeights.js';
+import { runBlock, runLayers } from './layerRange.js';
 import { recomputed } from './recompute.js';
 
 /** What a model remembers of the tokens it has read: the state of each layer's mixer. The caller owns the tensors. */
@@ -111,6 +112,18 @@ export class CausalLM {
   }
 
   /**
+   * The beginning of `forward`: the embedding and the layers before layer `to`, for a pipeline over layers.
+   * @param ids [B, T] int32
+   * @param state of these layers; not disposed
+   * @returns x [B, T, hiddenSize], the input of layer `to`, and the state of these layers
+   */
+  forwardTo(to: number, ids: tf.Tensor, state?: ModelState): { x: tf.Tensor; state: ModelState } {
+    this.#check('forwardTo', { ids });
+    const run = () => runLayers(this.#decoder, { from: 0, to }, ids, state) as unknown as tf.TensorContainerObject;
+    return tf.tidy(run) as unknown as { x: tf.Tensor; state: ModelState };
+  }
+
+  /**
    * Mean negative log likelihood of `targets`, nats per token. The logits of a large vocabulary are never held all at once.
    * @param inputs [B, T] int32
    * @param targets [B, T] int32: the token after each input
@@ -181,14 +194,7 @@ export class CausalLM {
   }
 
   #runBlocks(ids: tf.Tensor, state?: ModelState, cuSeqlens?: Int32Array): { x: tf.Tensor; state: ModelState } {
-    let x = this.#decoder.embeddings.forward(ids).y;
-    const next: ModelState = [];
-    for (const [i, block] of this.#decoder.blocks.entries()) {
-      const { y, state: after } = runBlock(block, x, state?.[i], cuSeqlens);
-      next.push(after);
-      x = y;
-    }
-    return { x, state: next };
+    return runLayers(this.#decoder, { from: 0, to: this.config.numLayers }, ids, state, cuSeqlens);
   }
 
   /** The blocks without their states. */
@@ -213,15 +219,6 @@ export class CausalLM {
     if (state && state.length !== numLayers)
       throw new RangeError(`CausalLM.${method}: the state must be of ${numLayers} layers, got ${state.length}`);
   }
-}
-
-function runBlock(block: Block, x: tf.Tensor, state: LayerState | undefined, cuSeqlens?: Int32Array) {
-  return tf.tidy(() => {
-    const mixed = block.mixer.forward(block.attnNorm.forward(x).y, state, { cuSeqlens });
-    const h = tf.add(x, mixed.y);
-    const y = tf.add(h, block.mlp.forward(block.mlpNorm.forward(h).y).y);
-    return { y, state: mixed.state };
-  });
 }
 
 /** [B, T, D] -> [B, 1, D]; packed: [1, T, D] -> [documents, 1, D] */

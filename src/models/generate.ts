@@ -14,11 +14,28 @@ export interface GenerateOptions extends SamplingOptions {
   seed?: number | string;
   /** Tokens of the prompt read at once; bounds the memory of a long prompt. Default 512. */
   prefillChunk?: number;
+  /** Reads a long prompt (four pieces or more) on several cores, to the same bits: a `PrefillPool` of this model. Default: one core. */
+  prefill?: Prefill;
   /** Goes on with this session and leaves it after the last token yielded; default: one of its own, freed at the end. */
   session?: Session;
   /** Aborting makes the iterator throw the signal's reason before the next piece of the prompt or the next token. */
   signal?: AbortSignal;
 }
+
+/** What reads prompts instead of `Session.read`. */
+export interface Prefill {
+  /**
+   * Reads the unread tokens in pieces of `chunk`, all but the last piece, which holds 1 to `chunk` tokens.
+   * @param turn called before each piece; when it throws, the session stands after the last piece read, and the error goes on
+   */
+  read(session: Session, chunk: number, turn: () => Promise<void>): Promise<void>;
+}
+
+/** Fewer pieces than this are read on one core: a pipeline takes some to fill and to empty. */
+const MIN_PIECES = 4;
+
+/** True for a prompt that `prefill` reads. */
+export const isLongPrompt = (tokens: number, prefillChunk = 512): boolean => tokens > (MIN_PIECES - 1) * prefillChunk;
 
 export interface GeneratedToken {
   token: number;
@@ -63,7 +80,7 @@ async function* run(
   const turn = turnTaker(options.signal);
   try {
     for (let n = 0; n < options.maxTokens; n++) {
-      const logits = await readAll(session, options.prefillChunk, turn);
+      const logits = await readAll(session, options.prefillChunk, turn, options.prefill);
       const token = sampleToken(logits, options, uniform(session.sampled), session.seen);
       session.sampled += 1;
       session.append([token]);
@@ -76,7 +93,13 @@ async function* run(
 }
 
 /** Reads everything unread, piece by piece, and brings the last logits here. */
-async function readAll(session: Session, chunk: number, turn: () => Promise<void>): Promise<Float32Array> {
+async function readAll(
+  session: Session,
+  chunk: number,
+  turn: () => Promise<void>,
+  prefill?: Prefill,
+): Promise<Float32Array> {
+  if (prefill && isLongPrompt(session.unread.length, chunk)) await prefill.read(session, chunk, turn);
   while (session.unread.length > chunk) {
     await turn();
     session.read(chunk).dispose();

@@ -25,7 +25,8 @@ export {
   type ModelDescription,
   type StateDescription,
 } from './describe.js';
-export { type GeneratedToken, type GenerateOptions, generate } from './generate.js';
+export { type GeneratedToken, type GenerateOptions, generate, isLongPrompt, type Prefill } from './generate.js';
+export type { LayerRange } from './layerRange.js';
 export { type MixerConfig, type MixerConfigOf, type MixerType, mixers } from './mixers/index.js';
 export { type SamplingOptions, sampleToken } from './sampling.js';
 export { Session, SessionError } from './session.js';

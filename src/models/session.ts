@@ -10,6 +10,7 @@ import {
 import type { LayerState } from '../layers/index.js';
 import type { CausalLM, ModelState } from './causalLM.js';
 import type { ModelConfig } from './config.js';
+import { restoreLayer, type StoredTensor, storeLayer } from './storedState.js';
 
 const FORMAT = 'seqmix-session';
 const VERSION = '1';
@@ -63,11 +64,17 @@ export class Session {
     if (ids.length === 0) throw new RangeError('Session.read: there is no unread token; append one first');
     const tokens = tf.tensor2d(ids, [1, ids.length], 'int32');
     const { logits, state } = this.model.forward(tokens, this.state, { lastOnly: true });
-    tf.dispose([tokens, this.state ?? []]);
-    this.state = state;
-    this.position += ids.length;
-    this.unread = this.unread.subarray(ids.length);
+    tokens.dispose();
+    this.advance(ids.length, state);
     return logits;
+  }
+
+  /** Takes over the state after the next `count` unread tokens, wherever it was computed, and frees the one before. */
+  advance(count: number, state: ModelState): void {
+    tf.dispose(this.state);
+    this.state = state;
+    this.position += count;
+    this.unread = this.unread.subarray(count);
   }
 
   /** Frees the state; the session then stands before its first token. */
@@ -82,7 +89,7 @@ export class Session {
   async toBytes(): Promise<Uint8Array> {
     const tensors = new Map<string, TensorToWrite>();
     for (const [i, layer] of (this.state ?? []).entries())
-      for (const [name, x] of Object.entries(layer)) tensors.set(`layers.${i}.${name}`, await stored(x));
+      for (const [name, x] of Object.entries(await storeLayer(layer))) tensors.set(`layers.${i}.${name}`, x);
     for (const [name, data] of Object.entries({ seen: Int32Array.from(this.seen), unread: this.unread }))
       tensors.set(name, { dtype: 'I32', shape: [data.length], data });
     const { position, sampled } = this;
@@ -136,17 +143,7 @@ function checkConfig(saved: ModelConfig, own: ModelConfig): void {
   );
 }
 
-async function stored(x: tf.Tensor): Promise<TensorToWrite> {
-  const data = (await x.data()).slice() as Float32Array | Int32Array; // a copy: wasm hands out its own memory
-  return { dtype: x.dtype === 'int32' ? 'I32' : 'F32', shape: x.shape, data };
-}
-
 function layerState(tensors: ReadonlyMap<string, SafeTensor>, prefix: string): LayerState {
   const mine = [...tensors].filter(([name]) => name.startsWith(prefix));
-  return Object.fromEntries(
-    mine.map(([name, { dtype, shape, data }]) => [
-      name.slice(prefix.length),
-      tf.tensor(data as Float32Array | Int32Array, shape, dtype === 'I32' ? 'int32' : 'float32'),
-    ]),
-  );
+  return restoreLayer(Object.fromEntries(mine.map(([name, x]) => [name.slice(prefix.length), x as StoredTensor])));
 }

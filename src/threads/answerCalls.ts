@@ -4,10 +4,10 @@ import { beatAtKernels } from './pulse.js';
 import type { Call, ThreadStart } from './thread.js';
 
 /** What this thread was started with. It shows signs of life from now on. */
-export function startOf<Data>(): Data {
-  const { data, pulse } = workerData as ThreadStart<Data>;
-  beatAtKernels(pulse);
-  return data;
+export function startOf<Data>(): ThreadStart<Data> {
+  const start = workerData as ThreadStart<Data>;
+  beatAtKernels(start.pulse);
+  return start;
 }
 
 /** Says that the thread is ready, then answers calls of the target's methods. An error ends the thread; the main one hears of it. */

@@ -16,6 +16,16 @@ export function beatAtKernels(pulse: Pulse): void {
   }) as typeof runKernel;
 }
 
+/** Beats while this thread waits for another one, whose own pulse tells whether it is worth waiting. */
+export async function beatWhile<R>(pulse: Pulse, waiting: Promise<R>): Promise<R> {
+  const timer = setInterval(() => Atomics.add(pulse, 0, 1), 100);
+  try {
+    return await waiting;
+  } finally {
+    clearInterval(timer);
+  }
+}
+
 /** Parts of the limit. Silence is counted in them, so that one of a stopped process or a suspended machine is not taken for all of it. */
 const TICKS = 10;
 

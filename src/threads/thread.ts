@@ -66,7 +66,8 @@ export class Thread<T> {
     const { name, data, transfer } = options;
     this.#options = options;
     const workerData = { data, pulse: this.#pulse } satisfies ThreadStart<unknown>;
-    this.#worker = new Worker(new URL(file, root), { workerData, name, transferList: transfer });
+    const execArgv: string[] = []; // the flags of this process are for its own script: a thread refuses --input-type
+    this.#worker = new Worker(new URL(file, root), { workerData, name, execArgv, transferList: transfer });
     this.#worker
       .on('message', (answer) => this.#settle?.resolve(answer))
       .on('messageerror', (error) => this.#fail(`sent what cannot be read: ${error.message}`))

@@ -2,8 +2,7 @@
  * Which code rounds: on another build of the kernels, or with native products on instead of off, the same run gives numbers that differ
  * in their last digits. So a checkpoint says what it was made with, and a resumed run goes on with that.
  */
-import { useBackend } from '../backend/useBackend.js';
-import { installedBuild, installedNative } from '../chunked/wasm/runtime.js';
+import { arithmeticInUse, useBackend } from '../backend/useBackend.js';
 import type { RunConfig } from '../config/index.js';
 
 type Backend = RunConfig['backend'];
@@ -30,7 +29,7 @@ export async function startBackend(
       { cause: error },
     );
   });
-  const backend = { ...wanted, ...inUse(wanted) };
+  const backend = { ...wanted, ...arithmeticInUse() };
   if (!before || !differ(before, backend)) return { backend, warnings: [] };
   const warning = `not as before: ${list(backend)} (so far ${list(before)}), so numbers differ in rounding`;
   return { backend, warnings: [warning] };
@@ -40,11 +39,6 @@ export async function startBackend(
 const differ = (before: Backend, now: Backend): boolean =>
   before.name !== now.name ||
   SETTINGS.some((key) => ['on', 'off'].includes(before[key] ?? 'auto') && before[key] !== now[key]);
-
-function inUse({ name }: Backend): Partial<Backend> {
-  if (name !== 'wasm') return {};
-  return { relaxedSimd: installedBuild() === 'relaxed' ? 'on' : 'off', native: installedNative() ? 'on' : 'off' };
-}
 
 const list = ({ name, ...settings }: Backend) =>
   [`backend ${name}`, ...SETTINGS.map((key) => settings[key] && `${key} ${settings[key]}`)].filter(Boolean).join(', ');

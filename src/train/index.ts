@@ -13,6 +13,7 @@
  * `saveCheckpoint`.
  */
 export * from '../config/index.js';
+export * from '../prefill/index.js';
 export { WorkerError } from '../threads/index.js';
 export * from './browser.js';
 export * from './checkpoint/index.js';

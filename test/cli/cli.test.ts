@@ -85,7 +85,7 @@ describe('generate', () => {
     expect(whole.code).toBe(0);
     expect(whole.stdout).toMatch(/^line .{12}\n$/s);
     expect(whole.stderr).toMatch(
-      /^\[12 tokens, \d+ per second; state 1\.02 kB after 16 tokens; done.checkpoints.step-\d+\]\n$/,
+      /^\[12 tokens, the first after \d\.\d\d s, the others \d+ per second; state 1\.02 kB after 16 tokens; done.checkpoints.step-\d+\]\n$/,
     );
     const second = await generate('-n', '7', '--temperature', '0', '--load-session', 'five.session');
     expect(second.code).toBe(0);

@@ -8,7 +8,7 @@ import { Replica } from './replica.js';
 import { SharedGradients } from './sharedGradients.js';
 import type { ReplicaStart } from './start.js';
 
-const { member, members, memory, backend, config, weights, adamW, moments, step } = startOf<ReplicaStart>();
+const { member, members, memory, backend, config, weights, adamW, moments, step } = startOf<ReplicaStart>().data;
 const { name, ...options } = backend;
 await useBackend(name, options);
 const model = new CausalLM(config, { weights });

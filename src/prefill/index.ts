@@ -1,0 +1,2 @@
+/** Prompts read on several cores. Node only. */
+export { type PrefillOptions, PrefillPool } from './pool.js';
