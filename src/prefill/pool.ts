@@ -76,7 +76,7 @@ export class PrefillPool implements Prefill {
       };
       const transfer: Transferable[] = [inlet, ...(next ? [next] : [])];
       for (const { data } of weights.values()) transfer.push(data.buffer as ArrayBuffer);
-      const name = `worker ${i + 1} of ${workers} (layers ${range.from} to ${range.to - 1})`;
+      const name = `worker ${i + 1} of ${workers} (${layersIn(range)})`;
       threads.push(new Thread('prefill/worker.js', { ...{ name, data, transfer, timeout }, timeoutOption: 'timeout' }));
     }
     const pool = new PrefillPool(model, ranges, threads, outlet);
@@ -164,6 +164,8 @@ function check({ config: { numLayers } }: CausalLM, { workers, promptTokens = 1 
   if (backend !== 'wasm' && backend !== 'cpu')
     throw new RangeError(`PrefillPool: needs backend wasm or cpu, got ${backend}, which is parallel by itself`);
 }
+
+const layersIn = ({ from, to }: LayerRange) => (to - from === 1 ? `layer ${from}` : `layers ${from} to ${to - 1}`);
 
 /** Copies of the weights of some layers. */
 async function weightsOf(model: CausalLM, range: LayerRange): Promise<StageStart['weights'] & Map<string, Weight>> {

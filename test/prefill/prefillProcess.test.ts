@@ -1,9 +1,10 @@
 /** `seqmix generate --workers` as a process: the same text, and one line where a thread is lost or never answers. */
+import { execFile } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
-import { runFresh } from '../backend/fresh.js';
 import { seqmix, temporaryFolder, text } from '../support/run.js';
 
 const folder = temporaryFolder();
@@ -46,11 +47,14 @@ test('a short prompt starts no thread, a wrong number of workers is refused', as
 
 test('a thread that never answers is named, not the one that waits for it', async () => {
   const env = preload('hung', "if (threadId === 1) parentPort.on('message', () => { for (;;); });");
-  const { stdout } = await runFresh(
+  const script = join(folder, 'hung-run.mjs');
+  const dist = (path: string) => JSON.stringify(new URL(`../../dist/${path}`, import.meta.url).href);
+  writeFileSync(
+    script,
     `
-    import { useBackend } from './dist/index.js';
-    import { CausalLM, Session } from './dist/models/index.js';
-    import { PrefillPool } from './dist/train/index.js';
+    import { useBackend } from ${dist('index.js')};
+    import { CausalLM, Session } from ${dist('models/index.js')};
+    import { PrefillPool } from ${dist('train/index.js')};
     await useBackend('wasm');
     const model = new CausalLM({ hiddenSize: 16, numLayers: 3, mlp: { intermediateSize: 24 } });
     const pool = await PrefillPool.start(model, { workers: 3, timeout: 2 });
@@ -60,9 +64,9 @@ test('a thread that never answers is named, not the one that waits for it', asyn
     await pool.close();
     console.log(session.position);
     `,
-    env,
   );
+  const { stdout } = await promisify(execFile)(process.execPath, [script], { env: { ...process.env, ...env } });
   expect(stdout).toBe(
-    'worker 1 of 3 (layers 1 to 1) gave no sign of life for 2 s in its part "read" (more patience: timeout, 0 for no end)\n0\n',
+    'worker 1 of 3 (layer 1) gave no sign of life for 2 s in its part "read" (more patience: timeout, 0 for no end)\n0\n',
   );
 });
