@@ -5,18 +5,11 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { checkOneOf } from '../chunked/check.js';
-import { causalConv1d, gatedRmsNorm, gla, linear, linearAll, logSigmoidGate, rmsNorm } from '../chunked/index.js';
+import { gatedRmsNorm, gla, linear, linearAll, logSigmoidGate, rmsNorm } from '../chunked/index.js';
+import { ConvolvedMixer, type Widths } from './convolvedMixer.js';
 import { mergeHeads, repeatHeads, splitHeads } from './heads.js';
-import {
-  type ForwardOptions,
-  type LayerArgs,
-  type LayerOutput,
-  type LayerState,
-  SeqLayer,
-  type StateSpec,
-  type WeightSpec,
-} from './seqLayer.js';
-import { bias, convTaps, matrix, normScale } from './weightSpecs.js';
+import type { ForwardOptions, LayerArgs, LayerOutput, LayerState, StateSpec, WeightSpec } from './seqLayer.js';
+import { bias, matrix, normScale } from './weightSpecs.js';
 
 export interface GatedLinearAttentionOptions {
   /** Model width D. */
@@ -81,7 +74,7 @@ const defaults: Omit<GatedLinearAttentionOptions, 'hiddenSize'> = {
 };
 
 /** [B, T, D] -> [B, T, D]; state `{ recurrent [B, H, K, V] }`, with short convolutions also `{ convQ, convK, convV [B, width, convSize] }`. */
-export class GatedLinearAttention extends SeqLayer<GatedLinearAttentionOptions> {
+export class GatedLinearAttention extends ConvolvedMixer<GatedLinearAttentionOptions> {
   static readonly className: string = 'GatedLinearAttention';
   readonly #keyDim: number;
   readonly #valueDim: number;
@@ -118,32 +111,20 @@ export class GatedLinearAttention extends SeqLayer<GatedLinearAttentionOptions> 
   }
 
   override weightSpecs(): Record<string, WeightSpec> {
-    const { hiddenSize, numHeads, gateLowRankDim, useOutputGate, elementwiseAffine, useShortConv } = this.options;
-    const [keyDim, valueDim] = [this.#keyDim, this.#valueDim];
-    const [kvKeyDim, kvValueDim] = [keyDim, valueDim].map((n) => (n / numHeads) * this.#kvHeads);
+    const { hiddenSize, numHeads, gateLowRankDim, useOutputGate, elementwiseAffine } = this.options;
+    const { q: keyDim, k: kvKeyDim, v: kvValueDim } = this.#widths();
+    const valueDim = this.#valueDim;
     return {
       'q_proj.weight': matrix(keyDim, hiddenSize),
       'k_proj.weight': matrix(kvKeyDim, hiddenSize),
       'v_proj.weight': matrix(kvValueDim, hiddenSize),
-      ...(useShortConv && {
-        ...this.#convSpecs('q', keyDim),
-        ...this.#convSpecs('k', kvKeyDim),
-        ...this.#convSpecs('v', kvValueDim),
-      }),
+      ...this.convSpecs(this.#widths()),
       'gk_proj.0.weight': matrix(gateLowRankDim, hiddenSize),
       'gk_proj.1.weight': matrix(kvKeyDim, gateLowRankDim),
       'gk_proj.1.bias': bias(kvKeyDim, gateLowRankDim),
       ...(useOutputGate && { 'g_proj.weight': matrix(valueDim, hiddenSize) }),
       ...(elementwiseAffine && { [this.#normName]: normScale(valueDim / numHeads) }),
       'o_proj.weight': matrix(hiddenSize, valueDim),
-    };
-  }
-
-  #convSpecs(name: string, width: number): Record<string, WeightSpec> {
-    const { convSize, convBias } = this.options;
-    return {
-      [`${name}_conv1d.weight`]: convTaps(width, convSize),
-      ...(convBias && { [`${name}_conv1d.bias`]: bias(width, convSize) }),
     };
   }
 
@@ -159,7 +140,7 @@ export class GatedLinearAttention extends SeqLayer<GatedLinearAttentionOptions> 
     const next: LayerState = {};
     const [q, k, v, low, outputGate] = linearAll({ x, weights: this.#projections() });
     const feature = (name: 'q' | 'k' | 'v', p: tf.Tensor) => {
-      const y = this.options.useShortConv ? this.#convolve(name, p, state, next, cuSeqlens) : p;
+      const y = this.options.useShortConv ? this.convolve(name, p, state, next, cuSeqlens) : p;
       return this.options.featureMap && name !== 'v' ? tf.relu(y) : y;
     };
     const gate = linear({ x: low, weight: this.need('gk_proj.1.weight'), bias: this.need('gk_proj.1.bias') });
@@ -185,24 +166,6 @@ export class GatedLinearAttention extends SeqLayer<GatedLinearAttentionOptions> 
     return names.map((name) => this.need(`${name}.weight`));
   }
 
-  #convolve(
-    name: 'q' | 'k' | 'v',
-    x: tf.Tensor,
-    state: LayerState | undefined,
-    next: LayerState,
-    cuSeqlens?: Int32Array,
-  ): tf.Tensor {
-    const key = `conv${name.toUpperCase()}`;
-    const taps = this.need(`${name}_conv1d.weight`);
-    const weight = tf.reshape(taps, [taps.shape[0], taps.shape[2] as number]);
-    const { o, finalState } = causalConv1d(
-      { x, weight, bias: this.weight(`${name}_conv1d.bias`), initialState: state?.[key] },
-      { activation: 'silu', cuSeqlens },
-    );
-    next[key] = finalState;
-    return o;
-  }
-
   /** @param projected [B, T, H * V], what becomes the gate; undefined without one */
   #normAndGate(o: tf.Tensor, projected: tf.Tensor | undefined): tf.Tensor {
     const { numHeads, normEps: eps, gateFn } = this.options;
@@ -213,17 +176,16 @@ export class GatedLinearAttention extends SeqLayer<GatedLinearAttentionOptions> 
   }
 
   protected override stateSpecs(batch: number): Record<string, StateSpec> {
-    const { numHeads, useShortConv, convSize } = this.options;
-    const [K, V] = [this.#keyDim / numHeads, this.#valueDim / numHeads];
-    const conv = (width: number): StateSpec => ({ shape: [batch, width, convSize] });
+    const { numHeads } = this.options;
     return {
-      recurrent: { shape: [batch, numHeads, K, V] },
-      ...(useShortConv && {
-        convQ: conv(this.#keyDim),
-        convK: conv(K * this.#kvHeads),
-        convV: conv(V * this.#kvHeads),
-      }),
+      recurrent: { shape: [batch, numHeads, this.#keyDim / numHeads, this.#valueDim / numHeads] },
+      ...this.convStates(batch, this.#widths()),
     };
+  }
+
+  #widths(): Widths {
+    const [k, v] = [this.#keyDim, this.#valueDim].map((width) => (width / this.options.numHeads) * this.#kvHeads);
+    return { q: this.#keyDim, k, v };
   }
 }
 tf.serialization.registerClass(GatedLinearAttention);

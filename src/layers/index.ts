@@ -1,5 +1,6 @@
 /** Sequence-mixing layers: each is a `tf.layers.Layer` with `forward(x, state?) -> { y, state }`. */
 export { GatedLinearAttention, type GatedLinearAttentionOptions } from './gatedLinearAttention.js';
+export { KimiDeltaAttention, type KimiDeltaAttentionOptions } from './kimiDeltaAttention.js';
 export { MixtureOfExperts, type MixtureOfExpertsOptions } from './mixtureOfExperts.js';
 export { MultiHeadLatentAttention, type MultiHeadLatentAttentionOptions } from './multiHeadLatentAttention.js';
 export { RMSNorm, type RMSNormOptions } from './rmsNorm.js';

@@ -1,5 +1,11 @@
 /** Which layer stands behind each mixer type of a model config. A new mixer adds one line here. */
-import { GatedLinearAttention, MultiHeadLatentAttention, type SeqLayer, SoftmaxAttention } from '../layers/index.js';
+import {
+  GatedLinearAttention,
+  KimiDeltaAttention,
+  MultiHeadLatentAttention,
+  type SeqLayer,
+  SoftmaxAttention,
+} from '../layers/index.js';
 import type { ModelConfig } from './config.js';
 import type { MixerConfigOf, MixerType } from './mixers/index.js';
 
@@ -8,6 +14,7 @@ type Build<M> = (mixer: Omit<M, 'type'>, model: { hiddenSize: number; normEps: n
 const builders: { [T in MixerType]: Build<MixerConfigOf<T>> } = {
   gla: ({ gateFn, ...m }, model) =>
     new GatedLinearAttention({ ...m, ...model, gateFn: gateFn === 'silu' ? 'swish' : gateFn }),
+  kda: (m, model) => new KimiDeltaAttention({ ...m, ...model }),
   mla: (m, { hiddenSize }) => new MultiHeadLatentAttention({ ...m, hiddenSize }),
   softmax_attention: (m, { hiddenSize }) => new SoftmaxAttention({ ...m, hiddenSize }),
 };

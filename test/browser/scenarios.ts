@@ -18,7 +18,7 @@ import {
   streamText,
   trainStep,
 } from 'seqmix/train';
-import { type Config, runGlaLayer, runOp, type Tensors } from '../support/goldenRuns.js';
+import { type Config, glaLayerOptions, runLayer, runOp, type Tensors } from '../support/goldenRuns.js';
 
 export interface PlainTensor {
   shape: number[];
@@ -76,7 +76,7 @@ export const goldenLayer = (
   file: PlainTensors,
   form: GatedLinearAttentionOptions['form'],
 ): Promise<PlainTensors> =>
-  plain(runGlaLayer((options) => new GatedLinearAttention(options), config, tensors(file), form));
+  plain(runLayer(new GatedLinearAttention(glaLayerOptions(config, form)), config, tensors(file)));
 
 /** A layer of ours in a model of TensorFlow.js: the losses of `fit`, and the model's outputs and what it takes to build it again. */
 export async function fit(epochs: number) {

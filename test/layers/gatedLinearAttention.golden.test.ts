@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { useBackend } from '../../src/index.js';
 import { GatedLinearAttention, type GatedLinearAttentionOptions } from '../../src/layers/index.js';
 import { type GoldenEntry, goldenEntries, readGolden } from '../support/golden.js';
-import { runGlaLayer } from '../support/goldenRuns.js';
+import { glaLayerOptions, runLayer } from '../support/goldenRuns.js';
 import { inScope } from '../support/opProperties.js';
 import { expectClose } from '../support/tensors.js';
 
@@ -20,7 +20,7 @@ describe.each(['wasm', 'cpu'] as const)('%s', (backend) => {
 
 function replay({ file, config, outputs, tolerances }: GoldenEntry, form: Form): void {
   const golden = readGolden(file);
-  const got = runGlaLayer((options) => new GatedLinearAttention(options), config, golden, form);
+  const got = runLayer(new GatedLinearAttention(glaLayerOptions(config, form)), config, golden);
   expect(Object.keys(got).sort()).toEqual(Object.keys(outputs).sort());
   for (const [name, { max_abs, max_ref }] of Object.entries(tolerances))
     expectClose(name, got[name], golden[name], max_abs / Math.max(1, max_ref));

@@ -30,6 +30,13 @@ export const smallConfigs: Record<string, ModelConfigInput> = {
     ],
     mlp: { intermediateSize: 24 },
   },
+  'kimi delta attention': {
+    vocabSize: 37,
+    hiddenSize: 16,
+    numLayers: 2,
+    mixers: [{ type: 'kda', numHeads: 2, numVHeads: 4, headDim: 6, expandV: 0.5, allowNegEigval: true }],
+    mlp: { intermediateSize: 24 },
+  },
   'latent attention': {
     vocabSize: 37,
     hiddenSize: 16,

@@ -3,7 +3,7 @@
  * in a browser run these with the built package.
  */
 import type * as tf from '@tensorflow/tfjs';
-import type { GatedLinearAttentionOptions, LayerOutput } from '../../src/layers/index.js';
+import type { GatedLinearAttentionOptions, KimiDeltaAttentionOptions, LayerOutput } from '../../src/layers/index.js';
 import { outputsAndGrads } from './grads.js';
 
 export type Tensors = Record<string, tf.Tensor>;
@@ -46,20 +46,21 @@ interface Layer {
   dispose(): unknown;
 }
 
-type LayerOptions = Pick<GatedLinearAttentionOptions, 'hiddenSize'> & Partial<GatedLinearAttentionOptions>;
+/** The file's name for a weight of the layer; by default the layer's own. */
+type NameInFile = (weight: string) => string;
 
-/** y, final state, and the gradients on x and every weight. */
-export function runGlaLayer(
-  create: (options: LayerOptions) => Layer,
-  config: Config,
+/** y, final state, and the gradients on x and every weight, of a layer with the file's weights; the layer is disposed. */
+export function runLayer(
+  layer: Layer,
+  { key_prefix }: Config,
   file: Tensors,
-  form: GatedLinearAttentionOptions['form'],
+  nameInFile: NameInFile = (n) => n,
 ): Tensors {
-  const layer = create(layerOptions(config, form));
+  const key = (name: string) => key_prefix + nameInFile(name);
   layer.buildWith((name, { shape }) => {
-    const weight = file[config.key_prefix + name];
-    if (`${weight?.shape}` !== `${shape}`)
-      throw new Error(`runGlaLayer: ${name} is [${weight?.shape}], not [${shape}]`);
+    const weight = file[key(name)];
+    if (`${widths(weight?.shape)}` !== `${widths(shape)}`)
+      throw new Error(`runLayer: ${key(name)} is [${weight?.shape}], not [${shape}]`);
     return weight.dataSync() as Float32Array; // as it was read from the file
   });
   const run = ({ x }: Tensors) => {
@@ -70,25 +71,46 @@ export function runGlaLayer(
   const { outputs, grads } = outputsAndGrads(run, inputs, [file.dy, undefined]);
   layer.dispose();
   const { x: dx, ...weights } = grads;
-  const named = Object.entries(weights).map(([name, gradient]) => [`grad.${config.key_prefix}${name}`, gradient]);
+  const inFile = (name: string, gradient: tf.Tensor) => gradient.reshape(file[key(name)].shape);
+  const named = Object.entries(weights).map(([name, dw]) => [`grad.${key(name)}`, inFile(name, dw)]);
   return { y: outputs[0], final_state: outputs[1], dx, ...Object.fromEntries(named) };
 }
 
-function layerOptions(config: Config, form: GatedLinearAttentionOptions['form']): LayerOptions {
-  const number = (name: string) => (config[name] === undefined ? undefined : Number(config[name]));
-  const flag = (name: string) => (config[name] === undefined ? undefined : config[name] === 'True');
-  return {
-    hiddenSize: Number(config.hidden_size),
-    expandK: number('expand_k'),
-    expandV: number('expand_v'),
-    numHeads: number('num_heads'),
-    numKvHeads: number('num_kv_heads'),
-    normEps: number('norm_eps'),
-    gateLogitNormalizer: number('gate_logit_normalizer'),
-    clampMin: number('clamp_min'),
-    useShortConv: flag('use_short_conv'),
-    useOutputGate: flag('use_output_gate'),
-    featureMap: config.feature_map as 'relu' | undefined,
-    form,
-  };
-}
+/** A shape but for its axes of length 1, which some checkpoints add. */
+const widths = (shape: number[] = []) => shape.filter((n) => n !== 1);
+
+const number = (text: string | undefined) => (text === undefined ? undefined : Number(text));
+const flag = (text: string | undefined) => (text === undefined ? undefined : text === 'True');
+
+type GlaOptions = Pick<GatedLinearAttentionOptions, 'hiddenSize'> & Partial<GatedLinearAttentionOptions>;
+
+/** Options of the layer that a file's config describes. */
+export const glaLayerOptions = (config: Config, form: GatedLinearAttentionOptions['form']): GlaOptions => ({
+  hiddenSize: Number(config.hidden_size),
+  expandK: number(config.expand_k),
+  expandV: number(config.expand_v),
+  numHeads: number(config.num_heads),
+  numKvHeads: number(config.num_kv_heads),
+  normEps: number(config.norm_eps),
+  gateLogitNormalizer: number(config.gate_logit_normalizer),
+  clampMin: number(config.clamp_min),
+  useShortConv: flag(config.use_short_conv),
+  useOutputGate: flag(config.use_output_gate),
+  featureMap: config.feature_map as 'relu' | undefined,
+  form,
+});
+
+type KdaOptions = Pick<KimiDeltaAttentionOptions, 'hiddenSize'> & Partial<KimiDeltaAttentionOptions>;
+
+export const kdaLayerOptions = (config: Config, form: KimiDeltaAttentionOptions['form']): KdaOptions => ({
+  hiddenSize: Number(config.hidden_size),
+  numHeads: number(config.num_heads),
+  numVHeads: number(config.num_v_heads),
+  headDim: number(config.head_dim),
+  expandV: number(config.expand_v),
+  normEps: number(config.norm_eps),
+  lowerBound: number(config.lower_bound),
+  allowNegEigval: flag(config.allow_neg_eigval),
+  useShortConv: flag(config.use_short_conv),
+  form,
+});

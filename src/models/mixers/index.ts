@@ -1,12 +1,14 @@
 /** The settings of every mixing layer by its type. A new mixer adds one file here, one line below, and one in `../registry.ts`. */
 import * as z from 'zod';
 import { gla } from './gla.js';
+import { kda } from './kda.js';
 import type { MixerSettings } from './mixer.js';
 import { mla } from './mla.js';
 import { softmaxAttention } from './softmaxAttention.js';
 
 export const mixers = {
   gla,
+  kda,
   mla,
   softmax_attention: softmaxAttention,
 } as const;

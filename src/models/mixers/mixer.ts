@@ -12,7 +12,7 @@ export interface ModelWide {
 }
 
 /** A rule that is broken: the setting to change, what is wrong with it. */
-export type Rule = [key: string, fault: string];
+export type Rule = readonly [key: string, fault: string];
 
 export interface MixerSettings<S extends MixerSchema = MixerSchema> {
   /** Options with their defaults; `type` names the mixer. */
@@ -48,4 +48,22 @@ export function wholeHeads(key: string, expand?: number, numHeads?: number, hidd
   return [
     [key, `numHeads ${numHeads} must divide hiddenSize ${hiddenSize} times ${key} ${quote(expand)}, which is ${width}`],
   ];
+}
+
+/** A head is as wide as `hiddenSize / numHeads` where the config gives no width. */
+export function dividesWidth(numHeads?: number, hiddenSize?: number): Rule[] {
+  if (!numHeads || !hiddenSize || hiddenSize % numHeads === 0) return [];
+  return [['numHeads', `must divide hiddenSize ${hiddenSize} (or set headDim), got ${numHeads}`]];
+}
+
+/** Heads of v share heads of q and k. */
+export function valueHeads({ numHeads, numVHeads }: { numHeads?: number; numVHeads?: number }): Rule[] {
+  if (!numHeads || !numVHeads || numVHeads % numHeads === 0) return [];
+  return [['numVHeads', `must be a multiple of numHeads ${numHeads}, got ${numVHeads}`]];
+}
+
+/** `headDim * expandV` is a width. */
+export function wholeValues(headDim?: number, expandV?: number): Rule[] {
+  if (!headDim || !expandV || Number.isInteger(headDim * expandV)) return [];
+  return [['expandV', `headDim ${headDim} times expandV ${quote(expandV)} must be whole, got ${headDim * expandV}`]];
 }

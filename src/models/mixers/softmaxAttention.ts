@@ -1,6 +1,6 @@
 /** Settings of the mixer `softmax_attention`: causal softmax attention with rotary positions. */
 import * as z from 'zod';
-import { count, kvHeads, mixerSettings, type Rule } from './mixer.js';
+import { count, dividesWidth, kvHeads, mixerSettings, type Rule } from './mixer.js';
 
 export const softmaxAttentionSchema = z.strictObject({
   type: z.literal('softmax_attention'),
@@ -17,8 +17,8 @@ export const softmaxAttention = mixerSettings({
   schema: softmaxAttentionSchema,
   rules: (m, { hiddenSize }) => {
     const { numHeads, headDim, ropeBase } = m;
-    if (headDim === undefined && numHeads && hiddenSize && hiddenSize % numHeads)
-      return [...kvHeads(m), ['numHeads', `must divide hiddenSize ${hiddenSize} (or set headDim), got ${numHeads}`]];
+    const uneven = headDim === undefined ? dividesWidth(numHeads, hiddenSize) : [];
+    if (uneven.length) return [...kvHeads(m), ...uneven];
     const width = headDim ?? (hiddenSize && numHeads ? hiddenSize / numHeads : undefined);
     const odd = ropeBase && width && width % 2;
     return [...kvHeads(m), ...(odd ? [['headDim', `must be even for rotary positions, got ${width}`] as Rule] : [])];
