@@ -7,8 +7,8 @@ import { madd } from './math.as';
 import { sums4 } from './product.as';
 
 /**
- * One block of 4 tokens: its own scores (4 x 4, lower triangle, or upper when transposed; rows `scoreRow` bytes apart), queries decayed from the block's start,
- * keys decayed to its end.
+ * One block of 4 tokens: its own scores (4 x 4, lower triangle, or upper when transposed; rows `scoreRow` bytes apart), queries
+ * decayed from the block's start, keys decayed to its end.
  */
 export function diagonalBlock(
   q: usize, k: usize, decay: usize, qg: usize, kc: usize, row: usize, scores: usize, scoreRow: usize, transposed: bool,
