@@ -35,7 +35,7 @@ export function decoding(startAt: (params: Params, ids: Int32Array) => Start): T
 }
 
 /** The text handed over, as one sequence. @throws RangeError when it ends before the last token to be decoded */
-function textIds({ T, handover }: Params): Int32Array {
+export function textIds({ T, handover }: Params): Int32Array {
   const { batches } = readHandover(handover);
   const ids = Int32Array.from(batches.flatMap(({ inputs }) => [...inputs]));
   if (T + TOKENS <= ids.length) return ids;

@@ -3,7 +3,8 @@ import { decode } from './decode.js';
 import { delta } from './delta.js';
 import { gla } from './gla.js';
 import type { Suite } from './harness.js';
+import { prefill } from './prefill.js';
 import { startup } from './startup.js';
 import { train } from './train.js';
 
-export const suites: Record<string, Suite> = { gla, delta, train, decode, startup };
+export const suites: Record<string, Suite> = { gla, delta, train, decode, prefill, startup };
