@@ -4,7 +4,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { linear, mixtureOfExperts } from '../chunked/index.js';
-import { routingFault } from '../chunked/moe/index.js';
+import { routingFault } from '../chunked/moe/routing.js';
 import { type LayerArgs, type LayerOutput, SeqLayer, type WeightSpec } from './seqLayer.js';
 import { gatedUnit } from './swiGLU.js';
 import { matrix, zeros } from './weightSpecs.js';

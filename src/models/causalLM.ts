@@ -1,4 +1,4 @@
-/** One decoder for every language model: embedding, pre-norm blocks of a mixer and a SwiGLU, final norm, head. */
+/** One decoder for every language model: embedding, pre-norm blocks of a mixer and a channel mixer, final norm, head. */
 import * as tf from '@tensorflow/tfjs';
 import { checkDtype } from '../chunked/check.js';
 import { embedding, linear } from '../chunked/index.js';
@@ -65,6 +65,8 @@ export class CausalLM {
   readonly config: ModelConfig;
   /** All trainable weights by their published names. */
   readonly weights: ReadonlyMap<string, tf.Variable>;
+  /** Weights that no optimizer moves, and their rates: their "gradients" are surpluses of load (see `WeightSpec.balanceRate`). */
+  readonly balanceRates: ReadonlyMap<string, number>;
   readonly #decoder: Decoder;
   readonly #decayed: ReadonlySet<string>;
   /** [V, D]: the output projection. */
@@ -76,6 +78,9 @@ export class CausalLM {
     this.#decoder = createDecoder(this.config);
     const specs = namedSpecs(this.config, this.#decoder);
     this.#decayed = new Set([...specs].filter(([, { kind }]) => kind === 'matrix').map(([name]) => name));
+    this.balanceRates = new Map(
+      [...specs].flatMap(([name, { balanceRate }]) => (balanceRate === undefined ? [] : [[name, balanceRate]])),
+    );
     if (weights) checkWeights('CausalLM', specs, weights);
     const random = initialWeights(seed, this.config.initializerRange);
     this.weights = buildWeights(this.#decoder, specs, (name, spec) => weights?.get(name)?.data ?? random(name, spec));

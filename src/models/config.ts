@@ -4,6 +4,7 @@ import { ConfigError, formatPath, type Problem, schemaProblems } from '../config
 import { lenientParse, type Path } from '../config/schemaWalk.js';
 import { type MixerConfig, type MixerType, mixerDefaultsSchema, mixerSchema, settingsOf } from './mixers/index.js';
 import { count, type MixerSettings } from './mixers/mixer.js';
+import { type MoeConfig, moeRules, moeSchema } from './mlps/moe.js';
 
 /** What a model config file may say. */
 export const modelConfigSchema = z
@@ -27,9 +28,10 @@ export const modelConfigSchema = z
         intermediateSize: count()
           .optional()
           .describe('width inside; default 2/3 hiddenRatio hiddenSize, rounded up to 256'),
+        moe: moeSchema.optional().describe('a mixture of experts in place of the SwiGLU, in all layers but the first'),
       })
       .default({ hiddenRatio: 4 })
-      .describe('SwiGLU channel mixer'),
+      .describe('channel mixer of each layer: SwiGLU, or with `moe` a mixture of experts'),
     normEps: z.number().positive().default(1e-6),
     tieEmbeddings: z.boolean().default(true).describe('the output projection is the embedding table'),
     initializerRange: z.number().positive().default(0.02).describe('standard deviation of the initial weights'),
@@ -47,7 +49,8 @@ export interface ModelConfig {
   numLayers: number;
   /** One entry per layer, with all options. */
   mixers: MixerConfig[];
-  mlp: { hiddenRatio: number; intermediateSize: number };
+  /** Without `moe` every layer has a SwiGLU. */
+  mlp: { hiddenRatio: number; intermediateSize: number; moe?: MoeConfig };
   normEps: number;
   tieEmbeddings: boolean;
   initializerRange: number;
@@ -68,7 +71,7 @@ export function resolveModelConfig(raw: unknown, source = 'model config'): Model
   const mixers = mixerOptions(raw as ModelConfigInput, config.numLayers).map(({ options }) =>
     parseMixer(options, config),
   );
-  return { ...rest, mixers, mlp: { ...config.mlp, intermediateSize: intermediateSize(config) } };
+  return { ...rest, mixers, mlp: resolveMlp(config) };
 }
 
 /** Everything wrong with a model config; `at` is put before each path. */
@@ -76,6 +79,8 @@ export function modelProblems(raw: unknown, at: Path = []): Problem[] {
   const problems = schemaProblems(modelConfigSchema, raw, at);
   const config = lenientParse(modelConfigSchema, raw);
   if (!config) return problems;
+  for (const [key, fault] of moeRules(config.mlp?.moe ?? {}))
+    problems.push({ path: formatPath([...at, 'mlp', 'moe', key]), message: fault });
   const input = (raw ?? {}) as ModelConfigInput;
   const seen = new Set<string>();
   const pattern = Array.isArray(input.mixers) ? input.mixers.length : 1;
@@ -116,7 +121,13 @@ function parseMixer(options: Record<string, unknown>, model: z.output<typeof mod
   return resolve(schema.parse(options), model) as MixerConfig;
 }
 
-/** As the published models round it: 2/3 of hiddenRatio hiddenSize, up to a multiple of 256. */
-function intermediateSize({ hiddenSize, mlp }: z.output<typeof modelConfigSchema>): number {
-  return mlp.intermediateSize ?? 256 * Math.ceil(Math.trunc((hiddenSize * mlp.hiddenRatio * 2) / 3) / 256);
+function resolveMlp({ hiddenSize, mlp }: z.output<typeof modelConfigSchema>): ModelConfig['mlp'] {
+  const { moe, ...dense } = mlp;
+  const intermediateSize = mlp.intermediateSize ?? publishedWidth(hiddenSize * mlp.hiddenRatio);
+  if (!moe) return { ...dense, intermediateSize };
+  const moeIntermediateSize = moe.moeIntermediateSize ?? intermediateSize;
+  return { ...dense, intermediateSize, moe: { ...moe, moeIntermediateSize } };
 }
+
+/** As the published models round it: 2/3, up to a multiple of 256. */
+const publishedWidth = (width: number) => 256 * Math.ceil(Math.trunc((width * 2) / 3) / 256);

@@ -1,15 +1,15 @@
 /** The parts of a decoder and the published names of its weights. Nothing is allocated until a part is built. */
-import { RMSNorm, type SeqLayer, SwiGLU, TokenEmbedding, type WeightSpec } from '../layers/index.js';
+import { RMSNorm, type SeqLayer, TokenEmbedding, type WeightSpec } from '../layers/index.js';
 import { matrix } from '../layers/weightSpecs.js';
 import type { ModelConfig } from './config.js';
-import { createMixer } from './registry.js';
+import { createMixer, createMlp } from './registry.js';
 
 /** `h = x + mixer(attnNorm(x)); y = h + mlp(mlpNorm(h))` */
 export interface Block {
   attnNorm: RMSNorm;
   mixer: SeqLayer;
   mlpNorm: RMSNorm;
-  mlp: SwiGLU;
+  mlp: SeqLayer;
 }
 
 /** Embedding, blocks and final norm; the head is a matrix [vocabSize, hiddenSize] beside them, or the embedding table. */
@@ -26,13 +26,13 @@ export const TABLE = 'model.embeddings.weight';
 
 /** The layers a config describes. */
 export function createDecoder(config: ModelConfig): Decoder {
-  const { hiddenSize, vocabSize, numLayers, normEps, mlp } = config;
+  const { hiddenSize, vocabSize, numLayers, normEps } = config;
   const norm = () => new RMSNorm({ hiddenSize, eps: normEps });
   const block = (layer: number): Block => ({
     attnNorm: norm(),
     mixer: createMixer(config, layer),
     mlpNorm: norm(),
-    mlp: new SwiGLU({ hiddenSize, intermediateSize: mlp.intermediateSize }),
+    mlp: createMlp(config, layer),
   });
   return {
     embeddings: new TokenEmbedding({ hiddenSize, vocabSize }),

@@ -28,5 +28,6 @@ export {
 export { type GeneratedToken, type GenerateOptions, generate, isLongPrompt, type Prefill } from './generate.js';
 export type { LayerRange } from './layerRange.js';
 export { type MixerConfig, type MixerConfigOf, type MixerType, mixers } from './mixers/index.js';
+export type { MoeConfig } from './mlps/moe.js';
 export { type SamplingOptions, sampleToken } from './sampling.js';
 export { Session, SessionError } from './session.js';

@@ -1,13 +1,16 @@
-/** Which layer stands behind each mixer type of a model config. A new mixer adds one line here. */
+/** Which layer stands behind each mixer type of a model config, where a new mixer adds one line, and which is the channel mixer. */
 import {
   GatedLinearAttention,
   KimiDeltaAttention,
+  MixtureOfExperts,
   MultiHeadLatentAttention,
   type SeqLayer,
   SoftmaxAttention,
+  SwiGLU,
 } from '../layers/index.js';
 import type { ModelConfig } from './config.js';
 import type { MixerConfigOf, MixerType } from './mixers/index.js';
+import { hasExperts } from './mlps/moe.js';
 
 type Build<M> = (mixer: Omit<M, 'type'>, model: { hiddenSize: number; normEps: number }) => SeqLayer;
 
@@ -23,4 +26,11 @@ const builders: { [T in MixerType]: Build<MixerConfigOf<T>> } = {
 export function createMixer({ mixers, hiddenSize, normEps }: ModelConfig, layer: number): SeqLayer {
   const { type, ...mixer } = mixers[layer];
   return (builders[type] as Build<typeof mixer>)(mixer, { hiddenSize, normEps });
+}
+
+/** The channel mixer of a layer, not yet built. */
+export function createMlp({ mlp: { moe, intermediateSize }, hiddenSize }: ModelConfig, layer: number): SeqLayer {
+  if (!hasExperts(moe, layer)) return new SwiGLU({ hiddenSize, intermediateSize });
+  const { firstKDenseReplace: _, moeLayerFreq: _f, ...options } = moe;
+  return new MixtureOfExperts({ hiddenSize, ...options });
 }

@@ -149,7 +149,7 @@ function logStep(
   progress: Progress,
   pace: Pace,
   lr: number,
-  { loss, gradNorm, accuracy }: StepResult & { accuracy?: number },
+  { loss, gradNorm, expertLoad, accuracy }: StepResult & { accuracy?: number },
   keep: boolean,
 ): void {
   const { step, metrics, data, tokensPerStep } = run;
@@ -159,14 +159,14 @@ function logStep(
   const { steps } = run.config.train;
   progress.line(
     formatStep({
-      ...{ step, steps, loss, bpb, accuracy, learningRate: lr, gradNorm },
+      ...{ step, steps, loss, bpb, accuracy, learningRate: lr, gradNorm, expertLoad },
       ...{ tokensPerSecond, memoryBytes, etaSeconds },
     }),
   );
   const tokens = step * tokensPerStep;
   if (keep)
     metrics.append({
-      ...{ kind: 'train', step, loss, bpb, accuracy, lr, gradNorm, tokens },
+      ...{ kind: 'train', step, loss, bpb, accuracy, lr, gradNorm, expertLoad, tokens },
       ...{ tokensPerSecond: Math.round(tokensPerSecond), memoryBytes },
     });
 }

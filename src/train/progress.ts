@@ -12,6 +12,8 @@ export interface StepReport {
   accuracy?: number;
   learningRate: number;
   gradNorm: number;
+  /** Load of the busiest expert over the mean load; undefined without experts. */
+  expertLoad?: number;
   /** Tokens trained on per second since the last report. */
   tokensPerSecond: number;
   /** Resident memory of this process, bytes. */
@@ -30,6 +32,7 @@ export function formatStep(r: StepReport): string {
     ...(r.accuracy === undefined ? [] : [`accuracy ${r.accuracy.toFixed(4)}`]),
     `lr ${r.learningRate.toExponential(2)}`,
     `|g| ${r.gradNorm.toFixed(2)}`,
+    ...(r.expertLoad === undefined ? [] : [`load ${r.expertLoad.toFixed(2)}`]),
     `${Math.round(r.tokensPerSecond).toLocaleString('en')} tok/s`,
     formatBytes(r.memoryBytes),
     `ETA ${formatDuration(r.etaSeconds)}`,

@@ -2,6 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { type AdamW, accumulate } from '../chunked/adamW/index.js';
 import type { CausalLM } from '../models/index.js';
+import { balance, expertLoad, type Gradients, splitGradients } from './balance.js';
 import { type Batch, IGNORE_INDEX } from './data/reader.js';
 
 /** The parts of an update that a profile tells apart. */
@@ -31,6 +32,8 @@ export interface StepResult {
   loss: number;
   /** Global gradient norm before clipping. */
   gradNorm: number;
+  /** The load of the busiest expert over the mean load, in the layer where that is largest; only for a model with experts. */
+  expertLoad?: number;
 }
 
 /** The loss became NaN or infinite. The weights are those of before the step. */
@@ -53,23 +56,25 @@ export async function trainStep(
 ): Promise<StepResult> {
   const { loss, grads } = await meanGradients(model, batches, options);
   try {
-    return { loss, gradNorm: await applyGradients(model, optimizer, grads, options) };
+    const { gradNorm, surplus } = await applyGradients(model, optimizer, grads, options);
+    return { loss, gradNorm, expertLoad: expertLoad(model, surplus, batches) };
   } finally {
     tf.dispose(grads);
   }
 }
 
 /**
- * The mean loss over all targets of `batches` and its gradient by the weight's name; the caller owns the tensors.
+ * The mean loss over all targets of `batches` and its gradient by the weight's name (for a weight of `balanceRates` the sum of the
+ * surpluses); the caller owns the tensors.
  * @throws NonFiniteLossError
  */
 export async function meanGradients(
   model: CausalLM,
   batches: readonly Batch[],
   options: GradientOptions = {},
-): Promise<{ loss: number; grads: Record<string, tf.Tensor> }> {
+): Promise<{ loss: number; grads: Gradients }> {
   const shares = targetShares(batches.map(({ numTargets }) => numTargets));
-  let total: Record<string, tf.Tensor> = {};
+  let total: Gradients = {};
   let loss = 0;
   try {
     for (const [i, batch] of batches.entries()) {
@@ -78,7 +83,9 @@ export async function meanGradients(
       loss += nats * shares[i];
       if (batches.length === 1) total = grads;
       else {
-        accumulate(total, grads, shares[i]);
+        const { gradients, surpluses } = splitGradients(model, grads);
+        accumulate(total, gradients, shares[i]);
+        accumulate(total, surpluses, 1);
         tf.dispose(grads);
       }
     }
@@ -95,16 +102,22 @@ export function targetShares(numTargets: readonly number[]): number[] {
   return numTargets.map((n) => (all ? n / all : 1 / numTargets.length));
 }
 
-/** One update by AdamW. @returns the global gradient norm before clipping. @throws NonFiniteGradientError */
+/**
+ * One update: by AdamW, and of the experts' biases by their load.
+ * @returns the global gradient norm before clipping, and what `balance` gives
+ * @throws NonFiniteGradientError before any weight is touched
+ */
 export async function applyGradients(
   model: CausalLM,
   optimizer: AdamW,
-  grads: Record<string, tf.Tensor>,
+  grads: Gradients,
   { learningRate, weightDecay, clipNorm }: UpdateRates,
-): Promise<number> {
+): Promise<{ gradNorm: number; surplus: number | undefined }> {
   const groups = (name: string) => (model.noDecay(name) ? { weightDecay: 0 } : {});
   const options = { learningRate, weightDecay, groups, ...(clipNorm > 0 && { clipNorm }) };
-  return (await optimizer.step(model.weights, grads, options)).gradNorm;
+  const { gradients, surpluses } = splitGradients(model, grads);
+  const { gradNorm } = await optimizer.step(model.weights, gradients, options);
+  return { gradNorm, surplus: await balance(model, surpluses) };
 }
 
 /** The mean loss of a batch and its gradient for every weight, by the weight's name. @throws NonFiniteLossError */
@@ -112,7 +125,7 @@ async function lossAndGrads(
   model: CausalLM,
   batch: Batch,
   { recompute, onPhase }: GradientOptions,
-): Promise<{ nats: number; grads: Record<string, tf.Tensor> }> {
+): Promise<{ nats: number; grads: Gradients }> {
   onPhase?.('forward');
   const forward = () => {
     const loss = batchLoss(model, batch, { recompute });

@@ -46,6 +46,13 @@ export const smallConfigs: Record<string, ModelConfigInput> = {
     ],
     mlp: { intermediateSize: 24 },
   },
+  'experts after a dense layer': {
+    vocabSize: 37,
+    hiddenSize: 16,
+    numLayers: 3,
+    mixers: [{ type: 'gla', numHeads: 2 }],
+    mlp: { intermediateSize: 24, moe: { numExperts: 6, moeIntermediateSize: 8, numExpertGroup: 2 } },
+  },
   'attention with a window': {
     vocabSize: 37,
     hiddenSize: 16,

@@ -41,6 +41,12 @@ export function tinyRun(overrides: { train?: object; [key: string]: unknown } = 
   } as RunConfigInput;
 }
 
+/** A model with four experts in its second layer, two for a token. */
+export const tinyExperts = {
+  ...{ hiddenSize: 8, numLayers: 2, mixers: [{ type: 'gla', numHeads: 2 }], chunkSize: 8 },
+  mlp: { intermediateSize: 8, moe: { numExperts: 4, moeIntermediateSize: 6, balanceRate: 0.01 } },
+};
+
 /** Writes `text.txt` and `run.json` into a folder. @returns the path of the config */
 export function writeRun(folder: string, config: RunConfigInput = tinyRun()): string {
   writeFileSync(join(folder, 'text.txt'), text);

@@ -8,6 +8,7 @@ import {
   seqmix,
   signalAtStep,
   temporaryFolder,
+  tinyExperts,
   tinyRun,
   writeRun,
 } from '../support/run.js';
@@ -53,9 +54,9 @@ test('on wasm: killed, interrupted by Ctrl-C, resumed twice', async () => {
   expect(metricsOf(folder).length).toBe(20 + 4 + 1); // every step, evaluations at 6, 12, 18, 20, the whole part
 });
 
-test('on two workers, with uneven rows: killed, interrupted by Ctrl-C, resumed twice', async () => {
+test('on two workers, with experts and uneven rows: killed, interrupted by Ctrl-C, resumed twice', async () => {
   const train = { steps: 12, saveEvery: 3, evalEvery: 4, batchSize: 3, workers: 2 };
-  await expectSameRun({ train }, async (run) => {
+  const folder = await expectSameRun({ train, model: tinyExperts }, async (run) => {
     expect((await run([], { watch: signalAtStep(5, 'SIGKILL') })).code).toBe('SIGKILL');
     const { code, stdout } = await run(['--resume'], { watch: signalAtStep(8, 'SIGINT') });
     expect(stdout).toMatch(/^steps: 12 of 3 x 24 tokens on 2 workers; /m);
@@ -63,6 +64,8 @@ test('on two workers, with uneven rows: killed, interrupted by Ctrl-C, resumed t
     expect(code).toBe(130);
     expect(await run(['--resume'])).toMatchObject({ code: 0, stderr: '' });
   });
+  for (const { kind, expertLoad } of metricsOf(folder))
+    if (kind === 'train') expect(expertLoad).toBeGreaterThanOrEqual(1);
 });
 
 test('on cpu, with packed documents and accumulation: killed and resumed', async () => {

@@ -3,7 +3,8 @@ import type * as tf from '@tensorflow/tfjs';
 import { multiply, type Sum } from '../product/index.js';
 import { fusedOp, type Infos } from '../wasm/fusedOp.js';
 import type { WasmContext } from '../wasm/runtime.js';
-import type { MixtureOfExpertsInputs, Routing } from './index.js';
+import type { MixtureOfExpertsInputs } from './index.js';
+import type { Routing } from './routing.js';
 
 type Input = keyof MixtureOfExpertsInputs;
 

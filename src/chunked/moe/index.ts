@@ -8,6 +8,9 @@ import { isFused, type PlainForm } from '../form.js';
 import { lastAxis } from '../rows.js';
 import { fusedMixtureOfExperts } from './fused.js';
 import { plainMixtureOfExperts } from './plain.js';
+import { type Routing, routingFault } from './routing.js';
+
+export type { Routing } from './routing.js';
 
 /** All float32. D model width, E experts, I width inside an expert. */
 export interface MixtureOfExpertsInputs {
@@ -23,20 +26,6 @@ export interface MixtureOfExpertsInputs {
   w2: tf.Tensor;
   /** Up projection of every expert [E, I, D]. */
   w3: tf.Tensor;
-}
-
-/** Which experts a token goes through, and what each counts. */
-export interface Routing {
-  /** Experts of a token, k. */
-  numExpertsPerToken: number;
-  /** Divide the weights of a token by their sum; default true. */
-  renormalize?: boolean;
-  /** Factor on the weights; default 1. */
-  routedScalingFactor?: number;
-  /** Experts are chosen out of some groups of neighbours only; a divisor of E, default 1. */
-  numExpertGroup?: number;
-  /** Groups that a token keeps: those with the largest sums of their two best scores; default 1. */
-  topkGroup?: number;
 }
 
 export interface MixtureOfExpertsOptions extends Routing {
@@ -93,18 +82,4 @@ function checked(
   const fault = routingFault(routing, E);
   if (fault) throw new RangeError(`${op}: ${fault[0]} ${fault[1]}`);
   return routing;
-}
-
-/** What is wrong with whole positive numbers of a routing over `numExperts`: the option, and what it must be; undefined for nothing. */
-export function routingFault(
-  { numExpertsPerToken: k, numExpertGroup: groups, topkGroup: top }: Required<Routing>,
-  numExperts: number,
-): [option: keyof Routing, fault: string] | undefined {
-  if (numExperts % groups !== 0)
-    return ['numExpertGroup', `must divide the number of experts, ${numExperts}, got ${groups}`];
-  if (top > groups) return ['topkGroup', `must be at most numExpertGroup, ${groups}, got ${top}`];
-  const choice = (numExperts / groups) * top;
-  if (k > choice)
-    return ['numExpertsPerToken', `must be at most the ${choice} experts there are to choose from, got ${k}`];
-  return undefined;
 }

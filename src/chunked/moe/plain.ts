@@ -2,7 +2,8 @@
 import * as tf from '@tensorflow/tfjs';
 import { swiGlu } from '../swiGlu/index.js';
 import { unstack } from '../unstack.js';
-import type { MixtureOfExpertsInputs, Routing } from './index.js';
+import type { MixtureOfExpertsInputs } from './index.js';
+import type { Routing } from './routing.js';
 
 /** x [N, D], logits [N, E] -> [N, D]; arguments already checked. */
 export function plainMixtureOfExperts(

@@ -3,6 +3,7 @@ import { type AdamW, type AdamWOptions, NonFiniteGradientError } from '../../chu
 import type { RunConfig } from '../../config/index.js';
 import type { CausalLM } from '../../models/index.js';
 import { type Answer, type Arguments, type Method, Thread, WorkerError } from '../../threads/index.js';
+import { expertLoad } from '../balance.js';
 import type { Batch } from '../data/index.js';
 import type { Score } from '../evaluate.js';
 import { NonFiniteLossError, type StepResult, targetShares, type UpdateOptions } from '../step.js';
@@ -86,9 +87,10 @@ export class WorkerPool {
     for (const loss of losses) if (!Number.isFinite(loss)) throw new NonFiniteLossError(loss);
     const shares = targetShares(parts.map((part) => part.reduce((sum, { numTargets }) => sum + numTargets, 0)));
     await this.#call('reduce', () => [shares]);
-    const [{ gradNorm, refused }] = await this.#call('update', () => [rates]);
+    const [{ gradNorm, surplus, refused }] = await this.#call('update', () => [rates]);
     if (refused) throw new NonFiniteGradientError(refused);
-    return { loss: losses.reduce((sum, loss, i) => sum + loss * shares[i], 0), gradNorm };
+    const loss = losses.reduce((sum, part, i) => sum + part * shares[i], 0);
+    return { loss, gradNorm, expertLoad: expertLoad(this.#replica.model, surplus, batches) };
   }
 
   /** Scores at most `size` batches, a worker each; `withHits` as in `scoreOf`. */

@@ -46,14 +46,14 @@ export class Replica {
 
   /** Adds up this member's part of all gradients. */
   async reduce(shares: readonly number[]): Promise<void> {
-    this.shared.reduce(this.member, shares);
+    this.shared.reduce(this.member, shares, this.model.balanceRates);
   }
 
   /** The update by the sum. A sum that is not finite is `refused`, with the reason: by all members alike, as all see the same. */
-  async update(rates: UpdateRates): Promise<{ gradNorm: number; refused?: string }> {
+  async update(rates: UpdateRates): Promise<{ gradNorm: number; surplus?: number; refused?: string }> {
     const grads = this.shared.read(this.#names);
     try {
-      return { gradNorm: await applyGradients(this.model, this.optimizer, grads, rates) };
+      return await applyGradients(this.model, this.optimizer, grads, rates);
     } catch (error) {
       if (error instanceof NonFiniteGradientError) return { gradNorm: Number.NaN, refused: error.message };
       throw error;

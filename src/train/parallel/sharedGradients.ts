@@ -32,13 +32,28 @@ export class SharedGradients {
   /**
    * Adds up a member's part of the sum, an equal range of the numbers, into the first row: shares[0] * row 0 + shares[1] * row 1 + ...
    * in this order, so the sum depends on the number of members but not on which is done first.
+   * @param summed weights whose numbers are added up as they are
    */
-  reduce(member: number, shares: readonly number[]): void {
+  reduce(member: number, shares: readonly number[], summed: { has(name: string): boolean } = new Set()): void {
     const cut = (part: number) => Math.floor((part * this.#rows[0].length) / this.members);
-    const [total, ...others] = this.#rows.map((row) => row.subarray(cut(member), cut(member + 1)));
+    const [from, to] = [cut(member), cut(member + 1)];
+    const [plain, all] = [shares.map(() => 1), shares];
+    let [begin, factors] = [from, all];
+    for (const [name, offset] of this.#offsets()) {
+      const own = summed.has(name) ? plain : all;
+      if (own === factors || offset >= to) continue;
+      this.#add(begin, Math.max(offset, begin), factors);
+      [begin, factors] = [Math.max(offset, begin), own];
+    }
+    this.#add(begin, to, factors);
+  }
+
+  /** Adds up a range of all rows into the first. */
+  #add(begin: number, end: number, factors: readonly number[]): void {
+    const [total, ...others] = this.#rows.map((row) => row.subarray(begin, end));
     for (const [j, row] of others.entries()) {
-      const [before, share] = [j === 0 ? shares[0] : 1, shares[j + 1]];
-      for (let i = 0; i < total.length; i++) total[i] = before * total[i] + share * row[i];
+      const [before, factor] = [j === 0 ? factors[0] : 1, factors[j + 1]];
+      for (let i = 0; i < total.length; i++) total[i] = before * total[i] + factor * row[i];
     }
   }
 
