@@ -1,8 +1,9 @@
 /** What a config amounts to, without allocating a weight: shapes, parameters, bytes of state. */
 import * as tf from '@tensorflow/tfjs';
 import { type ModelConfig, type ModelConfigInput, resolveModelConfig } from './config.js';
-import { createDecoder, namedSpecs } from './decoder.js';
+import { createDecoder, HEAD, namedSpecs, TABLE } from './decoder.js';
 import type { MixerType } from './mixers/index.js';
+import { hasExperts } from './mlps/moe.js';
 
 /** Bytes a stream's state takes. */
 export interface StateDescription {
@@ -12,10 +13,21 @@ export interface StateDescription {
   perToken: number;
 }
 
+/** Bytes that each token would add if all layers were like the first `mla` layer. */
+export interface CacheComparison {
+  /** With its cache of latents. */
+  latent: number;
+  /** With keys and values of every head in the cache, as plain softmax attention has. */
+  heads: number;
+}
+
 export interface LayerDescription {
   mixer: MixerType;
+  mlp: 'swiglu' | 'moe';
   /** Parameters of the mixer, the channel mixer and the block's two norms. */
   parameters: { mixer: number; mlp: number; norms: number };
+  /** Those that one token uses: of the experts, the chosen and the shared ones. */
+  active: number;
   state: StateDescription;
 }
 
@@ -23,11 +35,16 @@ export interface ModelDescription {
   config: ModelConfig;
   /** Parameters by part; a tied head is 0. */
   parameters: { embeddings: number; mixers: number; mlps: number; norms: number; head: number; total: number };
+  /**
+   * Parameters that one token is multiplied with: `layers` those of the blocks and norms, `total` with the output projection. The table
+   * of the embeddings counts only where it is that.
+   */
+  active: { layers: number; total: number };
   layers: LayerDescription[];
   /** Every weight, in the order the data flow. */
-  weights: { name: string; shape: number[]; parameters: number }[];
+  weights: { name: string; shape: number[]; parameters: number; active: number }[];
   /** State of one stream (batch 1), all layers together; `at` gives its bytes after so many tokens. */
-  state: StateDescription & { at: { position: number; bytes: number }[] };
+  state: StateDescription & { at: { position: number; bytes: number }[]; ifAll?: CacheComparison };
 }
 
 /**
@@ -41,23 +58,29 @@ export function describe(
 ): ModelDescription {
   const config = resolveModelConfig(input);
   const decoder = createDecoder(config);
-  const weights = [...namedSpecs(config, decoder)].map(([name, { shape }]) => ({
-    name,
-    shape,
-    parameters: tf.util.sizeFromShape(shape),
-  }));
+  const weights = [...namedSpecs(config, decoder)].map(([name, { shape, active = 1 }]) => {
+    const parameters = tf.util.sizeFromShape(shape);
+    return { name, shape, parameters, active: Math.round(active * parameters) };
+  });
   const mixers = decoder.blocks.map(({ mixer }) => mixer);
   const bytesAt = (position: number) => total(mixers.map((mixer) => mixer.stateSize(1, position)));
   return {
     config,
     parameters: countParts(weights),
+    active: countActive(config, weights),
     layers: mixers.map((mixer, i) => ({
       mixer: config.mixers[i].type,
+      mlp: hasExperts(config.mlp.moe, i) ? 'moe' : 'swiglu',
       parameters: countLayer(weights, i),
+      active: total(weights.filter(({ name }) => name.startsWith(`model.layers.${i}.`)).map(({ active }) => active)),
       state: growth((position) => mixer.stateSize(1, position)),
     })),
     weights,
-    state: { ...growth(bytesAt), at: positions.map((position) => ({ position, bytes: bytesAt(position) })) },
+    state: {
+      ...growth(bytesAt),
+      at: positions.map((position) => ({ position, bytes: bytesAt(position) })),
+      ifAll: ifAll(config),
+    },
   };
 }
 
@@ -72,6 +95,23 @@ function countParts(weights: WeightDescription[]): ModelDescription['parameters'
     norms: count(/^model\.(layers\.\d+\.(attn|mlp)_)?norm\./),
     head: count(/^lm_head\./),
     total: count(/^/),
+  };
+}
+
+function countActive({ tieEmbeddings }: ModelConfig, weights: WeightDescription[]): ModelDescription['active'] {
+  const layers = total(weights.filter(({ name }) => name !== TABLE && name !== HEAD).map(({ active }) => active));
+  const head = weights.find(({ name }) => name === (tieEmbeddings ? TABLE : HEAD)) as WeightDescription;
+  return { layers, total: layers + head.parameters };
+}
+
+function ifAll({ mixers, numLayers }: ModelConfig): CacheComparison | undefined {
+  const mla = mixers.find((mixer) => mixer.type === 'mla');
+  if (!mla) return undefined;
+  const { kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, numHeads } = mla;
+  const bytes = 4 * numLayers;
+  return {
+    latent: bytes * (kvLoraRank + qkRopeHeadDim),
+    heads: bytes * numHeads * (qkNopeHeadDim + qkRopeHeadDim + vHeadDim),
   };
 }
 
@@ -91,7 +131,8 @@ const growth = (bytesAt: (position: number) => number): StateDescription => ({
 const total = (numbers: number[]) => numbers.reduce((sum, n) => sum + n, 0);
 
 /** The description as a table for people. Layers that are alike are shown once. */
-export function formatDescription({ config, parameters, layers, weights, state }: ModelDescription): string {
+export function formatDescription(description: ModelDescription): string {
+  const { config, parameters, active, layers, weights, state } = description;
   const { hiddenSize, numLayers, vocabSize, tieEmbeddings } = config;
   const { total: all, ...parts } = parameters;
   const groups = alike(layers);
@@ -100,6 +141,7 @@ export function formatDescription({ config, parameters, layers, weights, state }
   const listed = weights.filter(({ name }) => shown.has(Number(/^model\.layers\.(\d+)\./.exec(name)?.[1] ?? 0)));
   return [
     `${config.modelType}: ${n(all)} parameters; hidden size ${n(hiddenSize)}, ${n(numLayers)} layers, vocabulary ${n(vocabSize)}`,
+    `active in a token: ${n(active.total)} parameters, ${n(active.layers)} without the head`,
     '',
     ...table([
       ['part', 'parameters', 'share'],
@@ -111,11 +153,11 @@ export function formatDescription({ config, parameters, layers, weights, state }
     ]),
     '',
     ...table([
-      ['layers', 'mixer', 'mixer params', 'mlp params', 'state bytes', '+ per token'],
+      ['layers', 'mixer', 'mlp', 'mixer params', 'mlp params', 'active', 'state bytes', '+ per token'],
       ...groups.map(([first, last]) => {
-        const { mixer, parameters: p, state: s } = layers[first];
+        const { mixer, mlp, parameters: p, active: used, state: s } = layers[first];
         const range = first === last ? `${first}` : `${first}-${last}`;
-        return [range, mixer, n(p.mixer), n(p.mlp), n(s.constant), n(s.perToken)];
+        return [range, mixer, mlp, n(p.mixer), n(p.mlp), n(used), n(s.constant), n(s.perToken)];
       }),
     ]),
     '',
@@ -126,7 +168,16 @@ export function formatDescription({ config, parameters, layers, weights, state }
     '',
     `state of one stream: ${n(state.constant)} bytes, ${n(state.perToken)} more per token`,
     ...table(state.at.map(({ position, bytes }) => [`  at ${n(position)} tokens`, `${n(bytes)} bytes`])),
+    ...(state.ifAll ? compared(state.perToken, state.ifAll) : []),
   ].join('\n');
+}
+
+function compared(perToken: number, { latent, heads }: CacheComparison): string[] {
+  const share = (of: number) => `${n(of)} bytes per token, of which this is ${((100 * perToken) / of).toFixed(1)} %`;
+  return [
+    `if all layers were mla: ${share(latent)}`,
+    `if all layers cached keys and values of every head: ${share(heads)}`,
+  ];
 }
 
 /** Runs of neighbouring layers with the same description, as [first, last]. */

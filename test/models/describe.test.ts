@@ -78,7 +78,7 @@ test('the table names every part, and each kind of layer once', () => {
   expect(text).toMatch(/^causal_lm: 13,\d{3} parameters; hidden size 16, 5 layers, vocabulary 37$/m);
   expect(text).toMatch(/^head +tied$/m);
   expect(text).toMatch(/^0-1 +gla /m);
-  expect(text).toMatch(/^2 +softmax_attention +1,024 +1,152 +0 +128$/m);
+  expect(text).toMatch(/^2 +softmax_attention +swiglu +1,024 +1,152 +2,208 +0 +128$/m);
   expect(text.match(/mlp\.up_proj\.weight/g)).toHaveLength(2);
   expect(text).toMatch(/^model\.layers\.2\.attn\.q_proj\.weight +\[16, 16\] +256$/m);
   expect(text).toMatch(/^ {2}at 1,024 tokens +[\d,]+ bytes$/m);
