@@ -18,12 +18,17 @@ export const delta: Suite = {
     deltaRule: mixingTask('ours', drawDelta, (x) => deltaRule(x).o),
     'stock-deltaRule': mixingTask('stock', drawDelta, (x) => deltaRule(x, PLAIN).o),
     dplr: mixingTask('ours', drawDplr, (x) => dplr(x).o),
+    'kda-through-dplr': mixingTask('ours', drawKda, (x) => dplr(asDplr(x)).o),
     'stock-dplr': mixingTask('stock', drawDplr, (x) => dplr(x, PLAIN).o),
   },
   // A state is read twice and written once, 2 each; by DPLR it is written twice.
   run: (context) =>
     measureMixing(context, [
-      measured('kda', 6, (params) => ['dplr', inPython('pytorch-cpu', 'kda.py', { ...SIZES, ...params })]),
+      measured('kda', 6, (params) => [
+        'dplr',
+        'kda-through-dplr',
+        inPython('pytorch-cpu', 'kda.py', { ...SIZES, ...params }),
+      ]),
       measured('gatedDeltaRule', 6),
       measured('deltaRule', 6),
       measured('dplr', 8),
@@ -57,9 +62,11 @@ function drawKda(T: number): Record<'q' | 'k' | 'v' | 'beta' | 'g', tf.Tensor> {
 
 /** The same numbers as drawKda, as DPLR takes them: its outputs are those of KDA. */
 function drawDplr(T: number): Record<'q' | 'k' | 'v' | 'a' | 'b' | 'g', tf.Tensor> {
-  return tf.tidy(() => {
-    const { q, k, v, beta, g } = drawKda(T);
-    const written = tf.mul(k, tf.expandDims(beta, 3));
-    return { q, k: written, v, a: tf.mul(k, tf.exp(g)), b: tf.neg(written), g };
-  });
+  return tf.tidy(() => asDplr(drawKda(T)));
+}
+
+/** KDA as a case of DPLR: a reads what k would after the decay, b and k write with the strength beta. */
+function asDplr({ q, k, v, beta, g }: ReturnType<typeof drawKda>): ReturnType<typeof drawDplr> {
+  const written = tf.mul(k, tf.expandDims(beta, 3));
+  return { q, k: written, v, a: tf.mul(k, tf.exp(g)), b: tf.neg(written), g };
 }

@@ -3,8 +3,9 @@ import { decode } from './decode.js';
 import { delta } from './delta.js';
 import { gla } from './gla.js';
 import type { Suite } from './harness.js';
+import { hybrid } from './hybrid.js';
 import { prefill } from './prefill.js';
 import { startup } from './startup.js';
 import { train } from './train.js';
 
-export const suites: Record<string, Suite> = { gla, delta, train, decode, prefill, startup };
+export const suites: Record<string, Suite> = { gla, delta, train, decode, prefill, hybrid, startup };
