@@ -1,5 +1,7 @@
 /** Which layer stands behind each mixer type of a model config, where a new mixer adds one line, and which is the channel mixer. */
 import {
+  DeltaNet,
+  GatedDeltaNet,
   GatedLinearAttention,
   KimiDeltaAttention,
   MixtureOfExperts,
@@ -15,6 +17,8 @@ import { hasExperts } from './mlps/moe.js';
 type Build<M> = (mixer: Omit<M, 'type'>, model: { hiddenSize: number; normEps: number }) => SeqLayer;
 
 const builders: { [T in MixerType]: Build<MixerConfigOf<T>> } = {
+  delta_net: (m, model) => new DeltaNet({ ...m, ...model }),
+  gated_delta_net: (m, model) => new GatedDeltaNet({ ...m, ...model }),
   gla: ({ gateFn, ...m }, model) =>
     new GatedLinearAttention({ ...m, ...model, gateFn: gateFn === 'silu' ? 'swish' : gateFn }),
   kda: (m, model) => new KimiDeltaAttention({ ...m, ...model }),

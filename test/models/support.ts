@@ -53,6 +53,16 @@ export const smallConfigs: Record<string, ModelConfigInput> = {
     mixers: [{ type: 'gla', numHeads: 2 }],
     mlp: { intermediateSize: 24, moe: { numExperts: 6, moeIntermediateSize: 8, numExpertGroup: 2 } },
   },
+  'delta net and gated delta net': {
+    vocabSize: 37,
+    hiddenSize: 16,
+    numLayers: 2,
+    mixers: [
+      { type: 'delta_net', numHeads: 2, useOutputGate: true, allowNegEigval: true },
+      { type: 'gated_delta_net', numHeads: 2, headDim: 6, numVHeads: 4, useShortConv: false },
+    ],
+    mlp: { intermediateSize: 24 },
+  },
   'attention with a window': {
     vocabSize: 37,
     hiddenSize: 16,

@@ -1,5 +1,7 @@
 /** The settings of every mixing layer by its type. A new mixer adds one file here, one line below, and one in `../registry.ts`. */
 import * as z from 'zod';
+import { deltaNet } from './deltaNet.js';
+import { gatedDeltaNet } from './gatedDeltaNet.js';
 import { gla } from './gla.js';
 import { kda } from './kda.js';
 import type { MixerSettings } from './mixer.js';
@@ -7,6 +9,8 @@ import { mla } from './mla.js';
 import { softmaxAttention } from './softmaxAttention.js';
 
 export const mixers = {
+  delta_net: deltaNet,
+  gated_delta_net: gatedDeltaNet,
   gla,
   kda,
   mla,
