@@ -31,7 +31,7 @@ export class DeltaNet extends DeltaLayer<DeltaNetOptions> {
 
   /** @throws RangeError when an option is unknown or does not fit the others */
   constructor(args: LayerArgs<DeltaNetOptions>) {
-    super(args, { ...deltaLayerDefaults, expandK: 1, expandV: 1, numHeads: 4, useOutputGate: false });
+    super(args, { numHeads: 4, expandK: 1, expandV: 1, useOutputGate: false, ...deltaLayerDefaults });
     const { numHeads } = this.options;
     this.requirePositive('numHeads');
     for (const name of ['expandK', 'expandV'] as const) {

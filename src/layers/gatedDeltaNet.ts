@@ -23,12 +23,12 @@ export interface GatedDeltaNetOptions extends GatedDeltaOptions {
 }
 
 const defaults: Omit<GatedDeltaNetOptions, 'hiddenSize'> = {
-  ...deltaLayerDefaults,
-  headDim: 256,
-  expandV: 2,
   numHeads: 6,
   numVHeads: null,
+  headDim: 256,
+  expandV: 2,
   useOutputGate: true,
+  ...deltaLayerDefaults,
 };
 
 /** [B, T, D] -> [B, T, D]; state `{ recurrent [B, HV, K, V] }`, with short convolutions also `{ convQ, convK, convV [B, width, convSize] }`. */

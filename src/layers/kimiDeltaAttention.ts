@@ -23,14 +23,14 @@ export interface KimiDeltaAttentionOptions extends GatedDeltaOptions {
 }
 
 const defaults: Omit<KimiDeltaAttentionOptions, 'hiddenSize'> = {
-  ...deltaLayerDefaults,
-  headDim: 128,
-  expandV: 1,
   numHeads: 16,
   numVHeads: null,
+  headDim: 128,
+  expandV: 1,
   lowerBound: null,
   safeGate: false,
   gateBias: true,
+  ...deltaLayerDefaults,
 };
 
 /** [B, T, D] -> [B, T, D]; state `{ recurrent [B, HV, K, V] }`, with short convolutions also `{ convQ, convK, convV [B, width, convSize] }`. */

@@ -164,7 +164,7 @@ describe('errors name the layer, what was expected and what came', () => {
     ['DeltaNet', { numHeads: 3 }, 'numHeads must divide trunc(hiddenSize * expandK), got 3 and 8'],
     ['DeltaNet', { expandV: 0.7 }, 'numHeads must divide trunc(hiddenSize * expandV), got 4 and 5'],
     ['DeltaNet', { convSize: 0 }, 'convSize must be a positive integer, got 0'],
-    ['DeltaNet', { headDim: 4 }, 'unknown option "headDim"; the options are hiddenSize, useShortConv,'],
+    ['DeltaNet', { headDim: 4 }, 'unknown option "headDim"; the options are hiddenSize, numHeads, expandK,'],
     ['DeltaNet', { form: 'parallel' }, "form must be one of 'auto', 'chunk', 'recurrent', got 'parallel'"],
     ['GatedDeltaNet', { headDim: 0 }, 'headDim must be a positive integer, got 0'],
     ['GatedDeltaNet', { numVHeads: 9 }, 'numVHeads must be a multiple of numHeads, got 9 and 6'],
