@@ -3,7 +3,7 @@ import { isBuiltin } from 'node:module';
 import * as tf from '@tensorflow/tfjs';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { goldenEntries, readGolden } from '../support/golden.js';
+import { type GoldenEntry, goldenEntries, readGolden } from '../support/golden.js';
 import { expectClose } from '../support/tensors.js';
 import { browserRequired, chromiumPath, launchChromium, REMEDY } from './chromium.js';
 import type * as layersPage from './layersPage.js';
@@ -15,6 +15,10 @@ type LayersPage = typeof layersPage;
 type Backend = (typeof backends)[number];
 
 const backends = ['wasm', 'webgpu'] as const;
+
+const OPS = ['gla', 'simple_gla', 'delta_rule', 'gated_delta_rule', 'kda', 'dplr'];
+/** Not those with the names of Kimi Linear's checkpoints, which an adapter maps. */
+const publishedKda = goldenEntries('kda_layer').filter(({ config }) => !config.naming.startsWith('kimi'));
 
 let bundles: { page: Bundle; layers: Bundle };
 beforeAll(async () => {
@@ -107,19 +111,18 @@ describe.skipIf(!chromiumPath)('Chromium', () => {
       if (backend === 'webgpu') await call('strictGpu');
     });
 
-    test.each(glaRuns[backend])(
-      'gla on $file, form $form: outputs, final state and gradients',
-      async ({ file, form }) => {
-        const { config, tolerances } = entryOf(file);
-        const golden = readGolden(file);
-        expectGolden(await call('goldenGla', config, await plain(golden), { form }), golden, tolerances);
-      },
-    );
+    test.each(opRuns[backend])('$file, form $form: outputs, final state and gradients', async ({ file, form }) => {
+      const { op, config, tolerances } = entryOf(file);
+      const golden = readGolden(file);
+      const got = await call('goldenOp', op as scenarios.OpName, config, await plain(golden), form);
+      expectGolden(got, golden, tolerances);
+    });
 
     test.each(layerRuns[backend])('the layer on %s: outputs, final state and gradients', async (file) => {
-      const { config, tolerances } = entryOf(file);
+      const { op, config, tolerances } = entryOf(file);
       const golden = readGolden(file);
-      expectGolden(await call('goldenLayer', config, await plain(golden), 'auto'), golden, tolerances);
+      const got = await call('goldenLayer', op as 'gla_layer' | 'kda_layer', config, await plain(golden));
+      expectGolden(got, golden, tolerances);
     });
 
     test('a language model learns as in Node', async () => {
@@ -172,21 +175,28 @@ describe.skipIf(!chromiumPath)('Chromium', () => {
 });
 
 /** On wasm everything, fused. WebGPU without a GPU is slow (it compiles a shader for each kind of op), so there a choice. */
-const glaRuns: Record<Backend, { file: string; form: 'auto' | 'chunk' | 'recurrent' | 'parallel' }[]> = {
-  wasm: goldenEntries('gla', 'simple_gla').map(({ file }) => ({ file, form: 'auto' })),
+const opRuns: Record<Backend, { file: string; form: scenarios.Form }[]> = {
+  wasm: goldenEntries(...OPS).map(({ file }) => ({ file, form: 'auto' })),
   webgpu: [
     { file: 'gla_5.safetensors', form: 'chunk' }, // strong decays, two chunks
     { file: 'simple_gla_3.safetensors', form: 'chunk' },
     { file: 'gla_2.safetensors', form: 'recurrent' },
     { file: 'gla_1.safetensors', form: 'parallel' },
+    { file: 'kda_5.safetensors', form: 'chunk' },
+    { file: 'gated_delta_rule_1.safetensors', form: 'recurrent' },
+    { file: 'dplr_1.safetensors', form: 'chunk' },
   ],
 };
 const layerRuns: Record<Backend, string[]> = {
-  wasm: goldenEntries('gla_layer').map(({ file }) => file),
-  webgpu: ['gla_layer_2.safetensors'], // shared key heads and short convolutions
+  wasm: [...goldenEntries('gla_layer'), ...publishedKda].map(({ file }) => file),
+  webgpu: ['gla_layer_2.safetensors', 'kda_layer_2.safetensors'], // shared heads and short convolutions
 };
 
-const entryOf = (name: string) => goldenEntries('gla', 'simple_gla', 'gla_layer').find(({ file }) => file === name)!;
+function entryOf(name: string): GoldenEntry {
+  const entry = goldenEntries(...OPS, 'gla_layer', 'kda_layer').find(({ file }) => file === name);
+  if (!entry) throw new Error(`no golden file ${name}`);
+  return entry;
+}
 
 type Functions = Record<string, (...args: unknown[]) => unknown>;
 type ArgumentsOf<F> = F extends (...args: infer A) => unknown ? A : never;

@@ -5,8 +5,8 @@
 import * as tf from '@tensorflow/tfjs';
 import { setWasmPaths } from '@tensorflow/tfjs-backend-wasm';
 import { type BackendName, doctor, useBackend } from 'seqmix';
-import { embedding, type GlaOptions, gla } from 'seqmix/chunked';
-import { GatedLinearAttention, type GatedLinearAttentionOptions } from 'seqmix/layers';
+import { deltaRule, dplr, embedding, type GlaOptions, gatedDeltaRule, gla, kda } from 'seqmix/chunked';
+import { GatedLinearAttention, KimiDeltaAttention } from 'seqmix/layers';
 import { CausalLM, generate } from 'seqmix/models';
 import {
   AdamW,
@@ -18,7 +18,7 @@ import {
   streamText,
   trainStep,
 } from 'seqmix/train';
-import { type Config, glaLayerOptions, runLayer, runOp, type Tensors } from '../support/goldenRuns.js';
+import { type Config, glaLayerOptions, kdaLayerOptions, runLayer, runOp, type Tensors } from '../support/goldenRuns.js';
 
 export interface PlainTensor {
   shape: number[];
@@ -68,15 +68,26 @@ export function syncReadError(): string {
   }
 }
 
-export const goldenGla = (config: Config, file: PlainTensors, options: GlaOptions): Promise<PlainTensors> =>
-  plain(runOp(gla, config, tensors(file), options));
+/** The ops of the golden files, by the files' names for them. */
+const ops = { gla, simple_gla: gla, delta_rule: deltaRule, gated_delta_rule: gatedDeltaRule, kda, dplr };
+export type OpName = keyof typeof ops;
+/** The forms that all of them have, and `parallel`, which only gla has. */
+export type Form = NonNullable<GlaOptions['form']>;
+
+export const goldenOp = (op: OpName, config: Config, file: PlainTensors, form: Form): Promise<PlainTensors> =>
+  plain(runOp(ops[op] as (inputs: object, options: object) => ReturnType<typeof gla>, config, tensors(file), { form }));
 
 export const goldenLayer = (
+  layer: 'gla_layer' | 'kda_layer',
   config: Config,
   file: PlainTensors,
-  form: GatedLinearAttentionOptions['form'],
-): Promise<PlainTensors> =>
-  plain(runLayer(new GatedLinearAttention(glaLayerOptions(config, form)), config, tensors(file)));
+): Promise<PlainTensors> => {
+  const made =
+    layer === 'gla_layer'
+      ? new GatedLinearAttention(glaLayerOptions(config, 'auto'))
+      : new KimiDeltaAttention(kdaLayerOptions(config, 'auto'));
+  return plain(runLayer(made, config, tensors(file)));
+};
 
 /** A layer of ours in a model of TensorFlow.js: the losses of `fit`, and the model's outputs and what it takes to build it again. */
 export async function fit(epochs: number) {
