@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { configFromFla, isFlaConfig } from '../models/adapters/fla.js';
+import { familyOf } from '../models/adapters/index.js';
 import { type ModelConfig, resolveModelConfig } from '../models/config.js';
 import { applyOverride, type Override, parseOverrides } from './overrides.js';
 import { isRecord, resolvePaths } from './paths.js';
@@ -33,7 +33,7 @@ export function loadRunConfig(path: string, overrides: readonly string[] = []): 
 }
 
 /**
- * The model of a model config, run config or published GLA config, e.g. to describe it.
+ * The model of a model config, run config or published config, e.g. to describe it.
  * @param overrides settings that come before the file's: `--model.numLayers=2`; of a run config also others
  * @throws ConfigError as `loadRunConfig` does
  */
@@ -41,7 +41,7 @@ export function loadModelConfig(path: string, overrides: readonly string[] = [])
   const file = configFile(path);
   const model = readJsonFile(file, 'a model or run config');
   if (isRecord(model) && ('train' in model || 'data' in model)) return loadRunConfig(file, overrides).model;
-  const raw = { model: isFlaConfig(model) ? configFromFla(model, file) : model };
+  const raw = { model: familyOf(model)?.config(model, file) ?? model };
   const problems = parseOverrides(overrides).flatMap((setting): Problem | Problem[] => {
     if (setting.path[0] === 'model') return applyOverride(raw, setting, process.cwd()) ?? [];
     return { path: setting.path.join('.'), message: 'only settings of the model apply to a model config' };

@@ -2,6 +2,13 @@
 
 export { configFromFla, configToFla, isFlaConfig, weightsFromFla } from './adapters/fla.js';
 export {
+  configFromKimiLinear,
+  configToKimiLinear,
+  isKimiLinearConfig,
+  weightsFromKimiLinear,
+  weightsToKimiLinear,
+} from './adapters/kimiLinear.js';
+export {
   CausalLM,
   type CausalLMForwardOptions,
   type CausalLMOptions,

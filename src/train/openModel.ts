@@ -4,15 +4,8 @@ import { isAbsolute, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { RunConfig } from '../config/index.js';
 import { readJsonFile } from '../config/readJson.js';
-import {
-  CausalLM,
-  configFromFla,
-  isFlaConfig,
-  type ModelConfig,
-  type NamedArrays,
-  resolveModelConfig,
-  weightsFromFla,
-} from '../models/index.js';
+import { type Family, familyOf } from '../models/adapters/index.js';
+import { CausalLM, type ModelConfig, type NamedArrays, resolveModelConfig } from '../models/index.js';
 import { bestCheckpoint, latestCheckpoint, loadCheckpoint, loadModelDir } from './checkpoint/index.js';
 import { ByteTokenizer, loadTokenizer, type Tokenizer } from './tokenizers/index.js';
 
@@ -43,7 +36,7 @@ export function pretrainedNames(): string[] {
 
 /**
  * Loads weights and config; every file of ours is verified.
- * @param reference a name in `pretrained/`, or a folder: of a run, a checkpoint, an exported model, or a published GLA model
+ * @param reference a name in `pretrained/`, or a folder: of a run, a checkpoint, an exported model, or a published model (GLA, Kimi Linear)
  *   (`config.json` and `model.safetensors`, whole or in shards)
  * @param prefer which checkpoint of a run: `best` (default, else the last) or `last`
  * @throws Error naming what was looked for and what there is; CheckpointError for damaged files
@@ -62,21 +55,20 @@ export async function openModel(reference: string, prefer: 'best' | 'last' = 'be
       metrics,
     };
   }
-  const published = isPublished(path);
-  const { weights, config, info } = await loadModelDir(path, { checksums: published ? 'optional' : 'required' });
-  if (published) {
-    const own = configFromFla(config, source);
-    const named = weightsFromFla(weights, own);
-    return { path, weights: named, config: own, run: undefined, step: undefined, metrics: {} };
+  const family = publishedFamily(path);
+  const { weights, config, info } = await loadModelDir(path, { checksums: family ? 'optional' : 'required' });
+  if (family) {
+    const own = family.config(config, source);
+    return { path, weights: family.weights(weights, own), config: own, run: undefined, step: undefined, metrics: {} };
   }
   const { run, step, metrics = {} } = (info ?? {}) as Partial<OpenedModel>;
   return { path, weights, config: resolveModelConfig(config, source), run, step, metrics };
 }
 
-/** A published GLA model, which has no checksums of ours. */
-function isPublished(folder: string): boolean {
-  if (existsSync(join(folder, 'checksums.json')) || !existsSync(join(folder, 'config.json'))) return false;
-  return isFlaConfig(readJsonFile(join(folder, 'config.json'), 'the config of a model'));
+/** Of a published model, which has no checksums of ours; undefined for a model of ours. */
+function publishedFamily(folder: string): Family | undefined {
+  if (existsSync(join(folder, 'checksums.json')) || !existsSync(join(folder, 'config.json'))) return undefined;
+  return familyOf(readJsonFile(join(folder, 'config.json'), 'the config of a model'));
 }
 
 /** The folder that holds the files of `reference`. @throws Error naming what was looked for and what there is */
