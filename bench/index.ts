@@ -1,7 +1,7 @@
 /** `npm run bench -- <suite>`: Markdown, or one JSON object a line. `npm run bench -- --help` lists the options. */
-import { writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { Argument, Command, InvalidArgumentError } from 'commander';
-import { speedDocument } from './document.js';
+import { speedSection, withSection } from './document.js';
 import { type Row, requireGreen } from './harness.js';
 import { suites } from './suites.js';
 import { markdown } from './table.js';
@@ -26,7 +26,7 @@ const command = new Command('npm run bench --')
   )
   .option('--reps <n>', 'repetitions, in turns with the peers; default 15', wholeNumber)
   .option('--quick', 'few lengths and repetitions, to see that it works')
-  .option('--write <file>', 'put the Markdown into a file, too')
+  .option('--write <file>', 'put the section of each suite into a page of figures, too, in the place of an older one')
   .action(main);
 
 async function main(name: string, { json, quick, write, ...options }: Options): Promise<void> {
@@ -34,7 +34,6 @@ async function main(name: string, { json, quick, write, ...options }: Options): 
   const lengths = options.T ?? (quick ? [512, 1024] : undefined);
   const reps = options.reps ?? (quick ? 3 : 15);
 
-  const measured: Row[][] = [];
   for (const suite of chosen) {
     requireGreen(suite.tests);
     const rows: Row[] = [];
@@ -45,9 +44,13 @@ async function main(name: string, { json, quick, write, ...options }: Options): 
     };
     await suite.run({ suite, lengths, reps, passes: ['fwd', 'fwdbwd'], emit });
     if (!json) console.log(`${markdown(rows)}\n`);
-    measured.push(rows);
-    if (write) writeFileSync(write, speedDocument(measured, versions())); // what is measured is kept if the next suite fails
+    if (write) putInto(write, speedSection(rows, versions())); // what is measured is kept if the next suite fails
   }
+}
+
+/** Adds the section to the page, or puts it in the place of the older one. */
+function putInto(file: string, section: string): void {
+  writeFileSync(file, withSection(existsSync(file) ? readFileSync(file, 'utf8') : undefined, section));
 }
 
 function lengths(text: string): number[] {

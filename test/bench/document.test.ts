@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { speedDocument } from '../../bench/document.js';
+import { speedSection, withSection } from '../../bench/document.js';
 import type { Row } from '../../bench/harness.js';
 import { markdown } from '../../bench/table.js';
 
@@ -62,29 +62,38 @@ describe('markdown', () => {
     expect(markdown([lost, lostMore]).split('\n')[0]).toContain('native products off or OpenBLAS'));
 });
 
-describe('speedDocument', () => {
-  const page = speedDocument(
-    [
-      [won, lost],
-      [absent, lostMore],
-    ],
-    ['Node 20'],
-    new Date('2026-01-02T03:04:05Z'),
-  );
+describe('speedSection', () => {
+  const rows = [won, lost, absent, lostMore];
+  const section = speedSection(rows, ['Node 20', 'Linux'], new Date('2026-01-02T03:04:05Z'));
 
-  test('says when and with what', () => expect(page).toContain('Measured on 2026-01-02:\n\n- Node 20'));
+  test('says when and with what', () => expect(section).toContain('Measured on 2026-01-02: Node 20; Linux.'));
 
   test('lists what was lost, the worst first, and nothing else', () => {
-    const end = page
-      .slice(page.indexOf('## Where we lose'))
-      .split('\n')
-      .filter((line) => line.startsWith('-'));
-    expect(end).toEqual([
-      '- train native: faster takes 0.20 of our time (a floor)',
-      '- train wasm T=512: fast takes 0.50 of our time',
+    const end = section.slice(section.indexOf('### Where we lose')).split('\n');
+    expect(end.filter((line) => line.startsWith('-'))).toEqual([
+      '- native: faster takes 0.20 of our time (a floor)',
+      '- wasm T=512: fast takes 0.50 of our time',
     ]);
   });
 
   test('owns up to no loss only where there is none', () =>
-    expect(speedDocument([[won]], [])).toContain('In none of the comparisons above.'));
+    expect(speedSection([won], [])).toContain('In none of the comparisons above.'));
+});
+
+describe('withSection', () => {
+  const of = (suite: string, ms: number) => speedSection([{ ...won, suite, ms }], []);
+  const page = ['gla', 'train', 'decode'].reduce<string | undefined>(
+    (p, suite) => withSection(p, of(suite, 10)),
+    undefined,
+  );
+
+  test('replaces the section of its suite alone, where it stands', () => {
+    const again = withSection(page, of('train', 77));
+    expect(again.match(/^## .*/gm)).toEqual(['## gla', '## train', '## decode']);
+    expect(again.replace('| 77.0 (', '| 10.0 (')).toBe(page);
+  });
+
+  test('begins a page, and keeps what the head says up to date', () => {
+    expect(withSection('# Old head\n\n## gla\n\nold\n', of('gla', 10))).toBe(withSection(undefined, of('gla', 10)));
+  });
 });
