@@ -74,11 +74,14 @@ describe('config', () => {
 
   test('what is not supported is refused, all at once', () => {
     const wrong = { use_gk: false, use_gv: true, elementwise_affine: false, hidden_act: 'gelu', attn: { layers: [1] } };
-    const read = () => configFromFla({ ...wrong, model_type: 'gsa', feature_map: 'elu' }, 'some/config.json');
+    const read = () => configFromFla({ ...wrong, feature_map: 'elu' }, 'some/config.json');
     expect(read).toThrow(ConfigError);
-    expect(read).toThrow(/^some\/config\.json: 7 problems/);
-    for (const field of [...Object.keys(wrong), 'model_type', 'feature_map'])
+    expect(read).toThrow(/^some\/config\.json: 6 problems/);
+    for (const field of [...Object.keys(wrong), 'feature_map'])
       expect(read).toThrow(new RegExp(`${field}: supported: .*, got `));
+    expect(() => configFromFla({ model_type: 'gsa' })).toThrow(
+      /model_type: supported: "gla" or "delta_net" or "gated_deltanet" or "kda", got "gsa"/,
+    );
     expect(() => configFromFla({ num_heads: 'four' })).toThrow(/numHeads/);
   });
 
@@ -87,8 +90,106 @@ describe('config', () => {
     expect(write('gla and softmax attention')).toThrow(/mixers\[0\]\.gateFn: must be "silu", got "sigmoid"/);
     expect(write('gla and softmax attention')).toThrow(/mixers\[1\]\.type: must be gla, got "softmax_attention"/);
     expect(write('gla with convolutions, kv heads and a head of its own')).toThrow(/convBias: must be false, got true/);
+    expect(write('latent attention')).toThrow(/type: must be gla, delta_net, gated_delta_net, kda, got "mla"/);
+    expect(write('experts after a dense layer')).toThrow(/mlp\.moe: the published classes have no experts/);
   });
 });
+
+const size = { hidden_size: 24, num_hidden_layers: 2, vocab_size: 40, intermediate_size: 32 };
+const head = { num_heads: 2, num_v_heads: 4, head_dim: 8 };
+
+describe.each([
+  {
+    fields: {
+      model_type: 'delta_net',
+      num_heads: 3,
+      expand_k: 0.5,
+      use_gate: true,
+      allow_neg_eigval: true,
+      conv_size: 3,
+    },
+    architecture: 'DeltaNetForCausalLM',
+    mixer: { type: 'delta_net', numHeads: 3, expandK: 0.5, useOutputGate: true, allowNegEigval: true, convSize: 3 },
+    absent: { type: 'delta_net', numHeads: 16, expandK: 1, expandV: 1, useOutputGate: false, useShortConv: true },
+    layers: 24,
+    wrong: { use_beta: false, use_output_norm: false, qk_norm: 'sum', qk_activation: 'elu' },
+    sayNot: { convBias: true },
+  },
+  {
+    fields: { model_type: 'gated_deltanet', ...head, expand_v: 1.5, use_gate: false, use_short_conv: false },
+    architecture: 'GatedDeltaNetForCausalLM',
+    mixer: {
+      type: 'gated_delta_net',
+      numVHeads: 4,
+      headDim: 8,
+      expandV: 1.5,
+      useOutputGate: false,
+      useShortConv: false,
+    },
+    absent: { type: 'gated_delta_net', numHeads: 6, numVHeads: 6, headDim: 256, expandV: 2, useOutputGate: true },
+    layers: 21,
+    wrong: { attn: { layers: [0] } },
+    sayNot: { convBias: true },
+  },
+  {
+    fields: { model_type: 'kda', ...head, safe_gate: true, lower_bound: -5, allow_neg_eigval: true },
+    architecture: 'KDAForCausalLM',
+    mixer: { type: 'kda', numHeads: 2, numVHeads: 4, headDim: 8, lowerBound: -5, safeGate: true, gateBias: true },
+    absent: { type: 'kda', numHeads: 16, numVHeads: 16, headDim: 128, expandV: 1, lowerBound: null, safeGate: false },
+    layers: 24,
+    wrong: { hidden_act: 'gelu' },
+    sayNot: { gateBias: false },
+  },
+])('$fields.model_type', ({ fields, architecture, mixer, absent, layers, wrong, sayNot }) => {
+  const published = { ...size, ...fields };
+
+  test('config: fields, published defaults, there and back', () => {
+    const config = configFromFla(published);
+    expect(config.mixers).toHaveLength(2);
+    expect(config.mixers[1]).toMatchObject(mixer);
+    const plain = configFromFla({ model_type: fields.model_type });
+    expect(plain.mixers).toHaveLength(layers);
+    expect(plain.mixers[0]).toMatchObject(absent);
+    expect(configToFla(config)).toMatchObject({ ...published, architectures: [architecture] });
+    expect(configFromFla(configToFla(config))).toEqual(config);
+    expect(configFromFla(configToFla(plain))).toEqual(plain);
+    expect(isFlaConfig(published)).toBe(true);
+  });
+
+  test('what is not supported, or cannot be said, is refused', () => {
+    for (const [name, value] of Object.entries(wrong))
+      expect(() => configFromFla({ ...published, [name]: value })).toThrow(new RegExp(`${name}: supported: .*, got `));
+    const config = configFromFla(published);
+    const mixers = config.mixers.map((m) => ({ ...m, ...sayNot })) as typeof config.mixers;
+    const [option] = Object.keys(sayNot);
+    expect(() => configToFla({ ...config, mixers })).toThrow(new RegExp(`mixers\\[0\\]\\.${option}: must be `));
+  });
+
+  test('weights go through unchanged, under the published names', () => {
+    const config = configFromFla(published);
+    const model = new CausalLM(config, { seed: 8 });
+    const own = arrays(model);
+    const copy = new CausalLM(configFromFla(configToFla(config)), { weights: weightsFromFla(own, config) });
+    expect(arrays(copy)).toEqual(own);
+    const names = [...own.keys()].filter((name) => name.startsWith('model.layers.1.attn.'));
+    expect(names.map((name) => name.slice(20)).sort()).toEqual(
+      weightNames[fields.model_type as keyof typeof weightNames],
+    );
+    for (const m of [model, copy]) m.dispose();
+  });
+});
+
+const ends = ['o_norm.weight', 'o_proj.weight'];
+const convolutions = ['k_conv1d.weight', 'q_conv1d.weight', 'v_conv1d.weight'];
+const projections = ['b_proj.weight', 'k_proj.weight', 'q_proj.weight', 'v_proj.weight'];
+const factors = ['f_proj.0.weight', 'f_proj.1.weight', 'g_proj.0.weight', 'g_proj.1.bias', 'g_proj.1.weight'];
+
+/** Below `attn.`, as the published layers name them. */
+const weightNames = {
+  delta_net: ['g_proj.weight', ...ends, ...convolutions, ...projections].sort(),
+  gated_deltanet: ['A_log', 'dt_bias', 'a_proj.weight', ...ends, ...projections].sort(),
+  kda: ['A_log', 'dt_bias', ...factors, ...ends, ...convolutions, ...projections].sort(),
+};
 
 describe('weights', () => {
   const config = configFromFla({ ...published, tie_word_embeddings: true });

@@ -1,88 +1,61 @@
 /**
- * Published GLA checkpoints (`fla-hub/gla-*` on the Hugging Face hub; https://github.com/fla-org/flash-linear-attention).
- * Their tensor names and layouts are ours; only the config, and two variants of the tensors, differ. The place for their names.
+ * Published checkpoints of flash-linear-attention (`fla-hub/*` on the Hugging Face hub; https://github.com/fla-org/flash-linear-attention):
+ * GLA, DeltaNet, Gated DeltaNet, KDA. Their tensor names and layouts are ours; only the config, and two variants of the tensors, differ.
  */
 import { ConfigError, type Problem, quote } from '../../config/problems.js';
 import type { NamedArrays } from '../causalLM.js';
 import { type ModelConfig, resolveModelConfig } from '../config.js';
 import { HEAD } from '../decoder.js';
-import type { GlaConfig } from '../mixers/gla.js';
+import type { MixerConfig } from '../mixers/index.js';
+import { type FlaClass, flaClasses, impliedOptions, optionOf } from './flaClasses.js';
 
 type Json = Record<string, unknown>;
 
-/** What a field that is absent or null means: the defaults of the published model class. */
+/** What a field that is absent or null means in all classes; those of the mixers stand in `flaClasses`. */
 const defaults = {
-  model_type: 'gla',
   hidden_size: 2048,
-  expand_k: 0.5,
-  expand_v: 1,
   hidden_ratio: 4,
   intermediate_size: null,
-  num_hidden_layers: 24,
-  num_heads: 4,
-  num_kv_heads: null,
-  feature_map: null,
-  use_short_conv: false,
-  conv_size: 4,
-  use_output_gate: true,
-  clamp_min: null,
   hidden_act: 'swish',
-  elementwise_affine: true,
   norm_eps: 1e-6,
-  use_gk: true,
-  use_gv: false,
   attn: null,
   tie_word_embeddings: false,
   initializer_range: 0.02,
   vocab_size: 32000,
 } as const;
 
-/** Fields whose other values change the model in ways we do not have. */
-const supported: Record<string, readonly unknown[]> = {
-  model_type: ['gla'],
-  feature_map: [null, 'relu'],
-  hidden_act: ['swish', 'silu'],
-  elementwise_affine: [true],
-  use_gk: [true],
-  use_gv: [false],
-  attn: [null],
-};
+/** Of every class: fields whose other values change the model in ways we do not have. */
+const supported: Record<string, readonly unknown[]> = { hidden_act: ['swish', 'silu'], attn: [null] };
 
-/** True when a `config.json` is of a published GLA model. */
-export const isFlaConfig = (json: unknown): boolean => (json as Json | null)?.model_type === 'gla';
+const classOf = (json: unknown): FlaClass | undefined =>
+  flaClasses.find(({ modelType }) => modelType === (json as Json | null)?.model_type);
+
+/** True when a `config.json` is of a published model that `configFromFla` reads. */
+export const isFlaConfig = (json: unknown): boolean => classOf(json) !== undefined;
 
 /**
  * Our config for a published `config.json`. Missing fields have the published defaults; unknown ones, and those without numerical
- * meaning (`attn_mode`, `fuse_norm`, ...), are ignored.
+ * meaning (`attn_mode`, `fuse_norm`, ...), are ignored. Without a `model_type` it is GLA's.
  * @param source where it came from, for the error
  * @throws ConfigError listing every field with a value that we do not support
  */
 export function configFromFla(json: unknown, source = 'config.json'): ModelConfig {
-  const given = Object.entries((json ?? {}) as Json).filter(([, value]) => value !== null);
-  const c: Json = { ...defaults, ...Object.fromEntries(given) };
-  const problems = Object.entries(supported).flatMap(([path, values]): Problem[] =>
-    values.includes(c[path])
-      ? []
-      : [{ path, message: `supported: ${values.map(quote).join(' or ')}, got ${quote(c[path])}` }],
+  const { model_type: modelType = 'gla', ...fields } = (json ?? {}) as Json;
+  const found = classOf({ model_type: modelType });
+  const given = Object.entries(fields).filter(([, value]) => value !== null);
+  const c: Json = { ...absentValues(found ?? flaClasses[0]), ...Object.fromEntries(given) };
+  const problems = Object.entries({ ...supported, ...found?.supported }).flatMap(([path, values]): Problem[] =>
+    values.includes(c[path]) ? [] : [unsupported(path, values, c[path])],
   );
-  if (problems.length) throw new ConfigError(source, problems);
-  const gla = {
-    type: 'gla',
-    numHeads: c.num_heads,
-    numKvHeads: c.num_kv_heads ?? undefined,
-    expandK: c.expand_k,
-    expandV: c.expand_v,
-    featureMap: c.feature_map,
-    useShortConv: c.use_short_conv,
-    convSize: c.conv_size,
-    useOutputGate: c.use_output_gate,
-    clampMin: c.clamp_min,
-  };
+  const types = flaClasses.map((f) => f.modelType);
+  if (!found) problems.push(unsupported('model_type', types, modelType));
+  if (!found || problems.length) throw new ConfigError(source, problems);
+  const options = Object.entries(found.fields).map(([name, { option }]) => [option, c[name]] as const);
   const model = {
     vocabSize: c.vocab_size,
     hiddenSize: c.hidden_size,
     numLayers: c.num_hidden_layers,
-    mixers: [gla],
+    mixers: [{ type: found.mixer, ...Object.fromEntries(options.map(ourValue)) }],
     mlp: { hiddenRatio: c.hidden_ratio, intermediateSize: c.intermediate_size ?? undefined },
     normEps: c.norm_eps,
     tieEmbeddings: c.tie_word_embeddings,
@@ -91,17 +64,43 @@ export function configFromFla(json: unknown, source = 'config.json'): ModelConfi
   return resolveModelConfig(model, source);
 }
 
+/** What absent fields of a class mean. */
+function absentValues({ fields, supported: known, numLayers }: FlaClass): Json {
+  const mixer = Object.entries(fields).map(([name, { absent }]) => [name, absent]);
+  const others = Object.entries(known).map(([name, values]) => [name, values[0]]);
+  return { ...defaults, num_hidden_layers: numLayers, ...Object.fromEntries([...others, ...mixer]) };
+}
+
+/** A null that stands for another option's value is an option left out. */
+const ourValue = ([option, value]: readonly [string, unknown]) => [
+  option,
+  value === null && option in impliedOptions ? undefined : value,
+];
+
+const unsupported = (path: string, values: readonly unknown[], got: unknown): Problem => ({
+  path,
+  message: `supported: ${values.map(quote).join(' or ')}, got ${quote(got)}`,
+});
+
 /**
  * A published `config.json` for our config.
  * @throws ConfigError listing everything that the published model class cannot say
  */
 export function configToFla(config: ModelConfig): Json {
-  const problems = config.mixers.flatMap((mixer, i) => unsayable(mixer, config.mixers[0], `mixers[${i}]`));
-  if (problems.length) throw new ConfigError('configToFla', problems);
-  const gla = config.mixers[0] as GlaConfig;
+  const [first] = config.mixers;
+  const found = flaClasses.find(({ mixer }) => mixer === first.type);
+  const problems = config.mixers.flatMap((mixer, i) => unsayable(mixer, first, found, `mixers[${i}]`));
+  if (config.mlp.moe) problems.push({ path: 'mlp.moe', message: 'the published classes have no experts' });
+  if (!found || problems.length) throw new ConfigError('configToFla', problems);
+  const fields = Object.entries(found.fields).map(([name, { option }]) => {
+    const implied = optionOf(first, impliedOptions[option]);
+    const value = optionOf(first, option);
+    return [name, value === implied ? null : value];
+  });
   return {
-    architectures: ['GLAForCausalLM'],
-    ...defaults,
+    architectures: [found.architecture],
+    model_type: found.modelType,
+    ...absentValues(found),
     vocab_size: config.vocabSize,
     hidden_size: config.hiddenSize,
     num_hidden_layers: config.numLayers,
@@ -110,28 +109,22 @@ export function configToFla(config: ModelConfig): Json {
     norm_eps: config.normEps,
     tie_word_embeddings: config.tieEmbeddings,
     initializer_range: config.initializerRange,
-    num_heads: gla.numHeads,
-    num_kv_heads: gla.numKvHeads === gla.numHeads ? null : gla.numKvHeads,
-    expand_k: gla.expandK,
-    expand_v: gla.expandV,
-    feature_map: gla.featureMap,
-    use_short_conv: gla.useShortConv,
-    conv_size: gla.convSize,
-    use_output_gate: gla.useOutputGate,
-    clamp_min: gla.clampMin,
+    ...Object.fromEntries(fields),
   };
 }
 
-function unsayable(mixer: ModelConfig['mixers'][number], first: ModelConfig['mixers'][number], at: string): Problem[] {
-  if (mixer.type !== 'gla') return [{ path: `${at}.type`, message: `must be gla, got ${quote(mixer.type)}` }];
+function unsayable(mixer: MixerConfig, first: MixerConfig, found: FlaClass | undefined, at: string): Problem[] {
+  if (!found || mixer.type !== found.mixer) {
+    const wanted = found ? found.mixer : flaClasses.map((f) => f.mixer).join(', ');
+    return [{ path: `${at}.type`, message: `must be ${wanted}, got ${quote(mixer.type)}` }];
+  }
   if (JSON.stringify(mixer) !== JSON.stringify(first))
     return [{ path: at, message: 'all layers must have the same options' }];
-  const fixed = { gateFn: 'silu', convBias: false, gateLogitNormalizer: 16, gateLowRankDim: 16 } as const;
-  return Object.entries(fixed)
-    .filter(([key, value]) => mixer[key as keyof typeof fixed] !== value)
-    .map(([key, value]) => ({
-      path: `${at}.${key}`,
-      message: `must be ${quote(value)}, got ${quote(mixer[key as keyof typeof fixed])}`,
+  return Object.entries(found.fixed)
+    .filter(([option, value]) => optionOf(mixer, option) !== value)
+    .map(([option, value]) => ({
+      path: `${at}.${option}`,
+      message: `must be ${quote(value)}, got ${quote(optionOf(mixer, option))}`,
     }));
 }
 
