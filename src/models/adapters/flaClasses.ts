@@ -17,7 +17,7 @@ export interface FlaClass {
   fixed: Record<string, unknown>;
 }
 
-/** The first option of a field is ours; null in a published config means the absent value. */
+/** @param absent what a field that is absent or null means */
 const field = (option: string, absent: unknown) => ({ option, absent });
 
 const convolution = (absent: boolean) => ({
