@@ -1,6 +1,6 @@
 /** The mixture on wasm: tokens sorted by expert, so that each chosen expert is one matrix product of its tokens. */
 import type * as tf from '@tensorflow/tfjs';
-import { multiply, type Sum } from '../product/index.js';
+import { multiplyByKernel, type Sum } from '../product/index.js';
 import { fusedOp, type Infos } from '../wasm/fusedOp.js';
 import type { WasmContext } from '../wasm/runtime.js';
 import type { MixtureOfExpertsInputs } from './index.js';
@@ -146,7 +146,12 @@ const at = (start: number, { first }: Range, width: number) => start + 4 * first
 const matrix = (ctx: WasmContext, w: tf.TensorInfo, { expert }: Range) =>
   ctx.ptr(w) + 4 * expert * w.shape[1] * w.shape[2];
 
-const product = (ctx: WasmContext, a: number, b: number, c: number, size: Sum) => multiply(ctx, a, b, 0, c, size);
+/**
+ * By our kernel even where BLAS is at hand: BLAS sums in an order that depends on the number of rows, and then a token's last bits would
+ * depend on which experts later tokens choose.
+ */
+const product = (ctx: WasmContext, a: number, b: number, c: number, size: Sum) =>
+  multiplyByKernel(ctx, [[a, b, c]], 0, size);
 
 /** dW_e = a^T b over the rows of every expert, rows of the given widths; 0 where nothing was chosen. */
 function weightGradients(
