@@ -1,6 +1,6 @@
 """Kimi Delta Attention in PyTorch: the chunk form, as tight as a CPU allows. Driven by bench/python.ts over stdin and stdout."""
 
-from peer import serve, torch
+from peer import serve_mixing, torch
 from scores import chunks, decayed_scores, unchunks
 
 CHUNK, BLOCK = 64, 4  # tokens of a chunk; of the blocks inside it whose own scores are summed channel by channel
@@ -48,33 +48,11 @@ def naive_kda(q, k, v, beta, g):
     return torch.stack(o, 1)
 
 
-def draw(B, T, H, K, V, dtype=torch.float32):
+def draw(B, T, H, K, V, dtype):
     q, k, v, g, upstream = (torch.randn(B, T, H, D, dtype=dtype) for D in (K, K, V, K, V))
     q, k = (x / x.norm(dim=-1, keepdim=True) for x in (q, k))
     return [x.requires_grad_() for x in (q, k, v, torch.rand(B, T, H, dtype=dtype), -0.05 * g.abs())], upstream
 
 
-def check():
-    """A peer that is fast and wrong would be no peer."""
-    inputs, upstream = draw(1, 3 * CHUNK, 2, 5, 3, torch.float64)
-    got, want = chunk_kda(*inputs), naive_kda(*inputs)
-    for a, b in zip((got, *torch.autograd.grad(got, inputs, upstream)), (want, *torch.autograd.grad(want, inputs, upstream))):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
-
-
-def prepare(params):
-    check()
-    inputs, upstream = draw(**{name: params[name] for name in "BTHKV"})
-
-    def forward():
-        with torch.no_grad():
-            chunk_kda(*inputs)
-
-    def both():
-        torch.autograd.grad(chunk_kda(*inputs), inputs, upstream)
-
-    return forward if params["pass"] == "fwd" else both
-
-
 if __name__ == "__main__":
-    serve(prepare)
+    serve_mixing(chunk_kda, naive_kda, draw, CHUNK)

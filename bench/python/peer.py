@@ -33,3 +33,32 @@ def serve(prepare):
         except Exception as error:  # the harness reports it with the row
             answer = {"ms": 0, "error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)
+
+
+def serve_mixing(chunked, naive, draw, chunk):
+    """Serves a mixing op: its outputs, or its gradients in all inputs under an upstream that is given.
+
+    `draw(B, T, H, K, V, dtype)` gives inputs and upstream. The chunked form is first checked against the naive one: a peer that is fast and
+    wrong would be no peer.
+    """
+
+    def check():
+        inputs, upstream = draw(1, 3 * chunk, 2, 5, 3, torch.float64)
+        got, want = chunked(*inputs), naive(*inputs)
+        for a, b in zip((got, *torch.autograd.grad(got, inputs, upstream)), (want, *torch.autograd.grad(want, inputs, upstream))):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+    def prepare(params):
+        check()
+        inputs, upstream = draw(*(params[name] for name in "BTHKV"), torch.float32)
+
+        def forward():
+            with torch.no_grad():
+                chunked(*inputs)
+
+        def both():
+            torch.autograd.grad(chunked(*inputs), inputs, upstream)
+
+        return forward if params["pass"] == "fwd" else both
+
+    serve(prepare)
