@@ -8,10 +8,15 @@ import { afterAll } from 'vitest';
 import type { RunConfigInput } from '../../src/config/index.js';
 import type { MetricsRow } from '../../src/train/metrics.js';
 
-/** A temporary folder that goes with the test file. */
+const folders: string[] = [];
+afterAll(() => {
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+});
+
+/** A temporary folder that goes with the test file; also for use inside a test, where `afterAll` would come too late. */
 export function temporaryFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), 'seqmix-run-'));
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  folders.push(folder);
   return folder;
 }
 
