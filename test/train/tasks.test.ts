@@ -16,10 +16,20 @@ import { metricsOf, seqmix, signalAtStep, temporaryFolder, tinyRun, writeRun } f
 beforeAll(() => useBackend('wasm', { relaxedSimd: 'off' }));
 
 const held = { valExamples: 6 };
-const recall = { type: 'mqar', vocabSize: 64, numPairs: 4, power: 0.01, randomFiller: true, ...held } as const;
+const recall = {
+  type: 'mqar',
+  vocabSize: 64,
+  numPairs: 4,
+  keyTokens: 1,
+  repeats: 1,
+  power: 0.01,
+  randomFiller: true,
+  ...held,
+} as const;
 const tasks: TaskSource[] = [
   recall,
   { ...recall, numPairs: [1, 3], randomFiller: false },
+  { ...recall, numPairs: [1, 2], keyTokens: 2, keyIds: 3, repeats: 1.5 },
   { type: 'parity', ...held },
   { type: 's3', elements: 'all', ...held },
   { type: 's3', elements: 'swaps', ...held },
@@ -67,6 +77,53 @@ describe('mqar', () => {
       }),
       { numRuns: 60 },
     );
+  });
+
+  test('keys of several tokens, pairs written several times: each asked for once, at its last token', () => {
+    const anyTask = fc.record({
+      pairs: fc.integer({ min: 1, max: 9 }),
+      keyTokens: fc.integer({ min: 1, max: 3 }),
+      repeats: fc.constantFrom(1, 1.3, 2, 4.5),
+      spare: fc.integer({ min: 0, max: 30 }),
+      seed: fc.nat(1e6),
+    });
+    fc.assert(
+      fc.property(anyTask, ({ pairs, keyTokens, repeats, spare, seed }) => {
+        const keyIds = Math.ceil(pairs ** (1 / keyTokens)) + (spare % 2);
+        const source = { ...recall, numPairs: pairs, keyTokens, keyIds, repeats };
+        const written = Math.round(pairs * repeats);
+        const width = keyTokens + 1;
+        const [{ inputs, targets }] = examples(source, width * (written + pairs) + spare, 1, seed);
+        const stored = new Map<string, number>();
+        for (let i = 0; i < written; i++) {
+          const [key, value] = [inputs.slice(width * i, width * i + keyTokens), inputs[width * i + keyTokens]];
+          expect(key.every((id) => id >= 1 && id <= keyIds)).toBe(true);
+          expect(stored.get(`${key}`) ?? value).toBe(value);
+          stored.set(`${key}`, value);
+        }
+        expect([stored.size, new Set(stored.values()).size]).toEqual([pairs, pairs]);
+        const asked = [...targets.entries()].filter(([, target]) => target !== IGNORE_INDEX);
+        const keys = asked.map(([place]) => `${inputs.slice(place + 1 - keyTokens, place + 1)}`);
+        expect(keys.every((_, i) => asked[i][0] - keyTokens + 1 >= width * written)).toBe(true);
+        expect(new Set(keys)).toEqual(new Set(stored.keys()));
+        for (const [i, [, target]] of asked.entries()) expect(target).toBe(stored.get(keys[i]));
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  test("pairs beyond the first time are drawn by Zipf's law, and nothing tells which is written often", () => {
+    const source = { ...recall, numPairs: 3, repeats: 2 };
+    const counts = examples(source, 24, 3000).map(({ inputs }) => {
+      const values = [0, 1, 2, 3, 4, 5].map((i) => inputs[2 * i + 1]);
+      return [...new Set(values)].map((value) => values.filter((other) => other === value).length).sort();
+    });
+    const shares = [6, 3, 2].map((w) => w / 11); // 1, 1/2, 1/3
+    const allSame = shares.reduce((sum, p) => sum + p ** 3, 0);
+    const seen = counts.filter((sorted) => `${sorted}` === '1,1,4').length / 3000;
+    expect(Math.abs(seen - allSame)).toBeLessThan(4 * Math.sqrt((allSame * (1 - allSame)) / 3000));
+    const firsts = examples(source, 24, 3000).filter(({ inputs }) => inputs[0] === inputs[2]).length / 3000;
+    expect(firsts).toBeGreaterThan(0.1); // shuffled: the second write may be of the pair of the first
   });
 
   test('distances of queries follow the power law', () => {
@@ -258,6 +315,18 @@ test('a config says what of a task cannot be', () => {
   ]);
   expect(problems({ type: 'mqar', vocabSize: 64, numPairs: 4, valSeqLen: 8 }, { model })).toEqual([
     'data.source.valSeqLen: 4 pairs need examples of at least 16 tokens, got 8',
+  ]);
+  expect(problems({ type: 'mqar', vocabSize: 64, numPairs: 3, keyTokens: 2, repeats: 2 }, { model })).toEqual([
+    'data.source.numPairs: 3 pairs need examples of at least 27 tokens, got 24',
+  ]);
+  expect(problems({ type: 'mqar', vocabSize: 64, numPairs: 4, keyTokens: 1, keyIds: 3 }, { model })).toEqual([
+    'data.source.keyIds: 4 pairs need as many keys, got 3',
+  ]);
+  expect(problems({ type: 'mqar', vocabSize: 64, numPairs: 4, keyIds: 40 }, { model })).toEqual([
+    'data.source.vocabSize: 4 pairs need 82 ids, got 64',
+  ]);
+  expect(problems({ type: 'mqar', vocabSize: 64, numPairs: 4, keyTokens: 7 }, { model })).toEqual([
+    'data.source.keyTokens: keys must be at most 2^32 different ones, got 27512614111: lower keyIds too',
   ]);
   expect(problems({ type: 'mqar', vocabSize: 128, numPairs: 2 }, { model })).toEqual([
     "model.vocabSize: must be at least the tokenizer's 128 token ids, got 64",

@@ -16,6 +16,13 @@ export const mqarSchema = z.strictObject({
   vocabSize: count().min(4).default(8192).describe('token ids: the lower half are keys, the upper half values'),
   numPairs: pairs().default(16).describe('key-value pairs of an example; of several numbers each example draws one'),
   valNumPairs: pairs().optional().describe('the same of held-out examples; default numPairs'),
+  keyTokens: count().default(1).describe('tokens of a key: keys that share some are alike'),
+  keyIds: count().optional().describe('different tokens that keys are made of; default all of the lower half but 0'),
+  repeats: z
+    .number()
+    .min(1)
+    .default(1)
+    .describe("times a pair is written, on average: each once, the rest by Zipf's law, in random order"),
   power: z
     .number()
     .positive()
