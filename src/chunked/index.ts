@@ -28,6 +28,13 @@ export {
   flashAttention,
 } from './flashAttention/index.js';
 export { type GatedDeltaRuleInputs, gatedDeltaRule } from './gatedDeltaRule/index.js';
+export { gatedKalmaNet } from './gatedKalmaNet/index.js';
+export type {
+  GatedKalmaNetInputs,
+  GatedKalmaNetOptions,
+  GatedKalmaNetOutput,
+  GatedKalmaNetState,
+} from './gatedKalmaNet/inputs.js';
 export {
   type KdaGateInputs,
   type KdaGateOptions,

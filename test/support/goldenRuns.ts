@@ -3,6 +3,7 @@
  * in a browser run these with the built package.
  */
 import type * as tf from '@tensorflow/tfjs';
+import type { GatedKalmaNetInputs, GatedKalmaNetOptions, GatedKalmaNetOutput } from '../../src/chunked/index.js';
 import type { GatedLinearAttentionOptions, KimiDeltaAttentionOptions, LayerOutput } from '../../src/layers/index.js';
 import { outputsAndGrads } from './grads.js';
 
@@ -35,6 +36,28 @@ export function runOp<I, O extends { scale?: number }>(
   return {
     ...{ o: outputs[0], final_state: outputs[1] },
     ...Object.fromEntries(names.map((name) => [gradName(name), grads[name]])),
+  };
+}
+
+/** Gated KalmaNet: outputs, both final states and every gradient, by the files' names without the solver's. */
+export function runGatedKalmaNet(
+  op: (inputs: GatedKalmaNetInputs, options: GatedKalmaNetOptions) => GatedKalmaNetOutput,
+  config: Config,
+  file: Tensors,
+  options: GatedKalmaNetOptions,
+): Tensors {
+  const names = ['q', 'k', 'v', 'g', 'alpha', 'initial_h', 'initial_u'].filter((name) => file[name]);
+  const inputs = Object.fromEntries(names.map((name) => [name, file[name]]));
+  const run = ({ initial_h, initial_u, ...tokens }: Tensors): tf.Tensor[] => {
+    const given = { ...tokens, ...(initial_h && { initialState: { kk: initial_h, kv: initial_u } }) };
+    const ridge = { numIterations: Number(config.num_iter), ridgeRatio: Number(config.ridge_ratio) };
+    const { o, finalState } = op(given as never, { scale: Number(config.scale), ...ridge, ...options });
+    return [o, finalState.kk, finalState.kv];
+  };
+  const { outputs, grads } = outputsAndGrads(run, inputs, [file.do, file.d_final_h, file.d_final_u]);
+  return {
+    ...{ o: outputs[0], final_h: outputs[1], final_u: outputs[2] },
+    ...Object.fromEntries(names.map((name) => [name.startsWith('initial') ? `d_${name}` : `d${name}`, grads[name]])),
   };
 }
 

@@ -34,7 +34,11 @@ export function chunkGla({ q, k, v, g, initialState }: GlaInputs, scale: number,
  * [B, N, R, 1] and start [B, 1, R, W]. Pairs of chunks are merged into one until one is left, then the states are handed down:
  * log2(N) rounds of few large ops instead of N rounds of small ones.
  */
-function scanStates(write: tf.Tensor, gate: tf.Tensor, start: tf.Tensor): { before: tf.Tensor; final: tf.Tensor } {
+export function scanStates(
+  write: tf.Tensor,
+  gate: tf.Tensor,
+  start: tf.Tensor,
+): { before: tf.Tensor; final: tf.Tensor } {
   const [B, N, R, W] = write.shape;
   if (N === 1) return { before: start, final: tf.add(tf.mul(tf.exp(gate), start), write) };
   const half = Math.ceil(N / 2);
