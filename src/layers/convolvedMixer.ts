@@ -1,6 +1,6 @@
 /** What mixers with a short convolution on q, k and v share: its weights, its states and its call. */
 import * as tf from '@tensorflow/tfjs';
-import { causalConv1d } from '../chunked/index.js';
+import { causalConv1d, linearAll } from '../chunked/index.js';
 import { type LayerState, SeqLayer, type StateSpec, type WeightSpec } from './seqLayer.js';
 import { bias, convTaps } from './weightSpecs.js';
 
@@ -17,11 +17,14 @@ export type Projection = 'q' | 'k' | 'v';
 /** Channels of each projection. */
 export type Widths = Record<Projection, number>;
 
+/** The projections of x by the names of their matrices, such as `q_proj`. */
+export type Projected = Record<string, tf.Tensor>;
+
 const stateName = (name: Projection) => `conv${name.toUpperCase()}`;
 
 export abstract class ConvolvedMixer<O extends ShortConvOptions> extends SeqLayer<O> {
-  /** Taps and biases by their published names; none without the convolution. */
-  protected convSpecs(widths: Widths): Record<string, WeightSpec> {
+  /** Taps and biases of the given projections by their published names; none without the convolution. */
+  protected convSpecs(widths: Partial<Widths>): Record<string, WeightSpec> {
     const { useShortConv, convSize, convBias } = this.options;
     if (!useShortConv) return {};
     const specs = Object.entries(widths).flatMap(([name, width]) => [
@@ -32,7 +35,7 @@ export abstract class ConvolvedMixer<O extends ShortConvOptions> extends SeqLaye
   }
 
   /** States convQ, convK, convV [batch, width, convSize]: the last inputs. */
-  protected convStates(batch: number, widths: Widths): Record<string, StateSpec> {
+  protected convStates(batch: number, widths: Partial<Widths>): Record<string, StateSpec> {
     const { useShortConv, convSize } = this.options;
     if (!useShortConv) return {};
     const specs = Object.entries(widths).map(([name, width]) => [
@@ -59,6 +62,12 @@ export abstract class ConvolvedMixer<O extends ShortConvOptions> extends SeqLaye
     );
     next[key] = finalState;
     return o;
+  }
+
+  /** x [B, T, D] times each matrix of `names`, which leave out `.weight`. */
+  protected projectAll(x: tf.Tensor, names: readonly string[]): Projected {
+    const outputs = linearAll({ x, weights: names.map((name) => this.need(`${name}.weight`)) });
+    return Object.fromEntries(names.map((name, i) => [name, outputs[i]]));
   }
 
   /** `convolve`, or SiLU alone where the options leave the convolution out. */

@@ -2,9 +2,15 @@
 import type * as tf from '@tensorflow/tfjs';
 import { checkOneOf } from '../chunked/check.js';
 import type { DeltaOptions, DeltaOutput, DeltaRuleInputs } from '../chunked/index.js';
-import { gatedRmsNorm, l2Norm, linear, linearAll, rmsNorm } from '../chunked/index.js';
-import { ConvolvedMixer, type Projection, type ShortConvOptions, type Widths } from './convolvedMixer.js';
-import { mergeHeads, splitHeads } from './heads.js';
+import { l2Norm, linear } from '../chunked/index.js';
+import {
+  ConvolvedMixer,
+  type Projected,
+  type Projection,
+  type ShortConvOptions,
+  type Widths,
+} from './convolvedMixer.js';
+import { mergeHeads, normHeads, splitHeads } from './heads.js';
 import { writeStrength } from './recurrentGates.js';
 import type { ForwardOptions, LayerArgs, LayerOutput, LayerState, StateSpec, WeightSpec } from './seqLayer.js';
 import { matrix, normScale } from './weightSpecs.js';
@@ -43,9 +49,6 @@ export interface DeltaSizes {
   K: number;
   V: number;
 }
-
-/** The projections of x by the names of their matrices: `q_proj`, `k_proj`, `v_proj`, `b_proj` and those of the layer. */
-export type Projected = Record<string, tf.Tensor>;
 
 /**
  * q, k = l2norm(silu(conv(W x))) per head, v = silu(conv(W x)), beta = sigmoid(W x), one for each head of v; a delta rule over them; then
@@ -88,10 +91,10 @@ export abstract class DeltaLayer<O extends DeltaLayerOptions> extends ConvolvedM
   }
 
   protected override run(x: tf.Tensor, state: LayerState | undefined, { cuSeqlens }: ForwardOptions): LayerOutput {
-    const { allowNegEigval, chunkSize, form } = this.options;
+    const { allowNegEigval, normEps: eps, chunkSize, form } = this.options;
     const { H, HV } = this.sizes();
     const next: LayerState = {};
-    const projected = this.#project(x);
+    const projected = this.projectAll(x, Object.keys(this.#projections()));
     const head = (name: Projection, heads: number) =>
       splitHeads(this.mixLocally(name, projected[`${name}_proj`], state, next, cuSeqlens), heads);
     const inputs = {
@@ -103,8 +106,9 @@ export abstract class DeltaLayer<O extends DeltaLayerOptions> extends ConvolvedM
     };
     const { o, finalState } = this.mix(inputs, projected, { chunkSize: chunkSize ?? undefined, form, cuSeqlens });
     next.recurrent = finalState;
-    const y = linear({ x: mergeHeads(this.#normAndGate(o, projected)), weight: this.need('o_proj.weight') });
-    return { y, state: next };
+    const norm = { weight: this.need('o_norm.weight'), gate: this.outputGate(projected) };
+    const normed = normHeads(o, norm, { eps, activation: this.gateActivation });
+    return { y: linear({ x: mergeHeads(normed), weight: this.need('o_proj.weight') }), state: next };
   }
 
   protected override stateSpecs(batch: number): Record<string, StateSpec> {
@@ -120,23 +124,5 @@ export abstract class DeltaLayer<O extends DeltaLayerOptions> extends ConvolvedM
   #projections(): Record<string, number> {
     const { q, k, v } = this.#widths();
     return { q_proj: q, k_proj: k, v_proj: v, b_proj: this.sizes().HV, ...this.projections() };
-  }
-
-  #project(x: tf.Tensor): Projected {
-    const names = Object.keys(this.#projections());
-    const outputs = linearAll({ x, weights: names.map((name) => this.need(`${name}.weight`)) });
-    return Object.fromEntries(names.map((name, i) => [name, outputs[i]]));
-  }
-
-  /** @param o [B, T, HV, V] */
-  #normAndGate(o: tf.Tensor, projected: Projected): tf.Tensor {
-    const { normEps: eps } = this.options;
-    const weight = this.need('o_norm.weight');
-    const gate = this.outputGate(projected);
-    if (!gate) return rmsNorm({ x: o, weight }, { eps });
-    return gatedRmsNorm(
-      { x: o, gate: splitHeads(gate, this.sizes().HV), weight },
-      { eps, activation: this.gateActivation },
-    );
   }
 }

@@ -4,13 +4,8 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { type DeltaOptions, type DeltaOutput, type DeltaRuleInputs, deltaRule } from '../chunked/index.js';
-import {
-  DeltaLayer,
-  type DeltaLayerOptions,
-  type DeltaSizes,
-  deltaLayerDefaults,
-  type Projected,
-} from './deltaLayer.js';
+import type { Projected } from './convolvedMixer.js';
+import { DeltaLayer, type DeltaLayerOptions, type DeltaSizes, deltaLayerDefaults } from './deltaLayer.js';
 import type { LayerArgs } from './seqLayer.js';
 
 export interface DeltaNetOptions extends DeltaLayerOptions {

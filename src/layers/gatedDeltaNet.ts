@@ -11,7 +11,8 @@ import {
   gatedDeltaRule,
   kdaGate,
 } from '../chunked/index.js';
-import { deltaLayerDefaults, type Projected } from './deltaLayer.js';
+import type { Projected } from './convolvedMixer.js';
+import { deltaLayerDefaults } from './deltaLayer.js';
 import { GatedDeltaLayer, type GatedDeltaOptions } from './gatedDeltaLayer.js';
 import { logRate, stepBias } from './recurrentGates.js';
 import type { LayerArgs, WeightSpec } from './seqLayer.js';

@@ -5,9 +5,9 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { checkOneOf } from '../chunked/check.js';
-import { gatedRmsNorm, gla, linear, linearAll, logSigmoidGate, rmsNorm } from '../chunked/index.js';
+import { gla, linear, linearAll, logSigmoidGate } from '../chunked/index.js';
 import { ConvolvedMixer, type Widths } from './convolvedMixer.js';
-import { mergeHeads, repeatHeads, splitHeads } from './heads.js';
+import { mergeHeads, normHeads, repeatHeads, splitHeads } from './heads.js';
 import type { ForwardOptions, LayerArgs, LayerOutput, LayerState, StateSpec, WeightSpec } from './seqLayer.js';
 import { bias, matrix, normScale } from './weightSpecs.js';
 
@@ -135,7 +135,7 @@ export class GatedLinearAttention extends ConvolvedMixer<GatedLinearAttentionOpt
   }
 
   protected override run(x: tf.Tensor, state: LayerState | undefined, { cuSeqlens }: ForwardOptions): LayerOutput {
-    const { numHeads, clampMin, gateLogitNormalizer, chunkSize, form } = this.options;
+    const { numHeads, clampMin, gateLogitNormalizer, gateFn, normEps, chunkSize, form } = this.options;
     const shared = numHeads / this.#kvHeads;
     const next: LayerState = {};
     const [q, k, v, low, outputGate] = linearAll({ x, weights: this.#projections() });
@@ -156,23 +156,15 @@ export class GatedLinearAttention extends ConvolvedMixer<GatedLinearAttentionOpt
       { chunkSize: chunkSize ?? undefined, form, cuSeqlens },
     );
     next.recurrent = finalState;
-    const y = linear({ x: mergeHeads(this.#normAndGate(o, outputGate)), weight: this.need('o_proj.weight') });
-    return { y, state: next };
+    const norm = { weight: this.weight(this.#normName), gate: outputGate };
+    const normed = normHeads(o, norm, { eps: normEps, activation: gateFn === 'swish' ? 'silu' : 'sigmoid' });
+    return { y: linear({ x: mergeHeads(normed), weight: this.need('o_proj.weight') }), state: next };
   }
 
   /** All that the input is multiplied by. */
   #projections(): tf.Variable[] {
     const names = ['q_proj', 'k_proj', 'v_proj', 'gk_proj.0', ...(this.options.useOutputGate ? ['g_proj'] : [])];
     return names.map((name) => this.need(`${name}.weight`));
-  }
-
-  /** @param projected [B, T, H * V], what becomes the gate; undefined without one */
-  #normAndGate(o: tf.Tensor, projected: tf.Tensor | undefined): tf.Tensor {
-    const { numHeads, normEps: eps, gateFn } = this.options;
-    const weight = this.weight(this.#normName);
-    if (!projected) return rmsNorm({ x: o, weight }, { eps });
-    const gate = splitHeads(projected, numHeads);
-    return gatedRmsNorm({ x: o, gate, weight }, { eps, activation: gateFn === 'swish' ? 'silu' : 'sigmoid' });
   }
 
   protected override stateSpecs(batch: number): Record<string, StateSpec> {

@@ -1,5 +1,6 @@
-/** Heads in and out of the channel axis, and the sharing of key/value heads. */
+/** Heads in and out of the channel axis, the sharing of key/value heads, and the norm over each head of an output. */
 import * as tf from '@tensorflow/tfjs';
+import { gatedRmsNorm, rmsNorm } from '../chunked/index.js';
 
 /** [B, T, H * D] -> [B, T, H, D] */
 export function splitHeads(x: tf.Tensor, heads: number): tf.Tensor {
@@ -23,4 +24,19 @@ export function repeatHeads(x: tf.Tensor, kvHeads: number, times: number): tf.Te
   if (times === 1) return splitHeads(x, kvHeads);
   const repeated = tf.mul(tf.reshape(x, [B * T * kvHeads, 1, D]), tf.ones([1, times, 1]));
   return tf.reshape(repeated, [B, T, kvHeads * times, D]);
+}
+
+/**
+ * RMSNorm over each head, times the activation of a gate where there is one.
+ * @param o [B, T, H, V]
+ * @param scaling `weight` [V], default ones; `gate` [B, T, H * V], before its activation
+ * @returns [B, T, H, V]
+ */
+export function normHeads(
+  o: tf.Tensor,
+  { weight, gate }: { weight?: tf.Tensor; gate?: tf.Tensor },
+  { eps, activation }: { eps: number; activation: 'silu' | 'sigmoid' },
+): tf.Tensor {
+  if (!gate) return rmsNorm({ x: o, weight }, { eps });
+  return gatedRmsNorm({ x: o, gate: splitHeads(gate, o.shape[2] as number), weight }, { eps, activation });
 }

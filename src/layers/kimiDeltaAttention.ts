@@ -5,7 +5,8 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { type DeltaOptions, type DeltaOutput, type DeltaRuleInputs, kda, kdaGate, linear } from '../chunked/index.js';
-import { deltaLayerDefaults, type Projected } from './deltaLayer.js';
+import type { Projected } from './convolvedMixer.js';
+import { deltaLayerDefaults } from './deltaLayer.js';
 import { GatedDeltaLayer, type GatedDeltaOptions } from './gatedDeltaLayer.js';
 import { splitHeads } from './heads.js';
 import { logRate, stepBias } from './recurrentGates.js';
