@@ -1,6 +1,7 @@
 /** Sequence-mixing layers: each is a `tf.layers.Layer` with `forward(x, state?) -> { y, state }`. */
 export { DeltaNet, type DeltaNetOptions } from './deltaNet.js';
 export { GatedDeltaNet, type GatedDeltaNetOptions } from './gatedDeltaNet.js';
+export { GatedKalmaNet, type GatedKalmaNetOptions } from './gatedKalmaNet.js';
 export { GatedLinearAttention, type GatedLinearAttentionOptions } from './gatedLinearAttention.js';
 export { KimiDeltaAttention, type KimiDeltaAttentionOptions } from './kimiDeltaAttention.js';
 export { MixtureOfExperts, type MixtureOfExpertsOptions } from './mixtureOfExperts.js';

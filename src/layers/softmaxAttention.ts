@@ -3,7 +3,7 @@
  * (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245), the quadratic layer of hybrid models.
  */
 import * as tf from '@tensorflow/tfjs';
-import { flashAttention, linear, rotaryEmbedding } from '../chunked/index.js';
+import { flashAttention, linear, rmsNorm, rotaryEmbedding } from '../chunked/index.js';
 import { append } from './cache.js';
 import { mergeHeads, splitHeads } from './heads.js';
 import {
@@ -15,7 +15,7 @@ import {
   type StateSpec,
   type WeightSpec,
 } from './seqLayer.js';
-import { matrix } from './weightSpecs.js';
+import { matrix, normScale } from './weightSpecs.js';
 
 export interface SoftmaxAttentionOptions {
   /** Model width D. */
@@ -28,11 +28,26 @@ export interface SoftmaxAttentionOptions {
   headDim: number | null;
   /** Base of the rotary frequencies, default 10000; null: no positions. */
   ropeBase: number | null;
+  /** RMSNorm over each head of q and k before the positions, default false (https://arxiv.org/abs/2010.04245; Qwen3 has it). */
+  qkNorm: boolean;
+  /** Of those norms, default 1e-6. */
+  normEps: number;
   /** A token sees itself and the window - 1 tokens before it, and the cache keeps no more; null (default): all. */
   window: number | null;
   /** Together with the layer's name, the start of the weights where no model gives it; default 0. */
   seed: number;
 }
+
+const defaults: Omit<SoftmaxAttentionOptions, 'hiddenSize'> = {
+  numHeads: 4,
+  numKvHeads: null,
+  headDim: null,
+  ropeBase: 10000,
+  qkNorm: false,
+  normEps: 1e-6,
+  window: null,
+  seed: 0,
+};
 
 /**
  * [B, T, D] -> [B, T, D]; state `{ k, v [B, S, G, headDim] }`, the (rotated) keys and values of the past, at most window - 1 of them; with
@@ -45,8 +60,8 @@ export class SoftmaxAttention extends SeqLayer<SoftmaxAttentionOptions> {
 
   /** @throws RangeError when an option is unknown or does not fit the others */
   constructor(args: LayerArgs<SoftmaxAttentionOptions>) {
-    super(args, { numHeads: 4, numKvHeads: null, headDim: null, ropeBase: 10000, window: null, seed: 0 });
-    const { hiddenSize, numHeads, numKvHeads, headDim, ropeBase } = this.options;
+    super(args, defaults);
+    const { hiddenSize, numHeads, numKvHeads, headDim, ropeBase, normEps } = this.options;
     this.requirePositive('numHeads');
     for (const name of ['numKvHeads', 'headDim', 'window'] as const)
       if (this.options[name] !== null) this.requirePositive(name);
@@ -57,6 +72,7 @@ export class SoftmaxAttention extends SeqLayer<SoftmaxAttentionOptions> {
       `numHeads must divide hiddenSize unless headDim is given, got ${numHeads} and ${hiddenSize}`,
     );
     this.require(numHeads % this.#kvHeads === 0, `numKvHeads must divide numHeads, got ${numKvHeads} and ${numHeads}`);
+    this.require(normEps > 0, `normEps must be positive, got ${normEps}`);
     this.require(ropeBase === null || ropeBase > 1, `ropeBase must be greater than 1, got ${ropeBase}`);
     this.require(
       ropeBase === null || this.#headDim % 2 === 0,
@@ -71,12 +87,13 @@ export class SoftmaxAttention extends SeqLayer<SoftmaxAttentionOptions> {
   }
 
   override weightSpecs(): Record<string, WeightSpec> {
-    const { hiddenSize, numHeads } = this.options;
+    const { hiddenSize, numHeads, qkNorm } = this.options;
     const [inner, kvInner] = [numHeads * this.#headDim, this.#kvHeads * this.#headDim];
     return {
       'q_proj.weight': matrix(inner, hiddenSize),
       'k_proj.weight': matrix(kvInner, hiddenSize),
       'v_proj.weight': matrix(kvInner, hiddenSize),
+      ...(qkNorm && { 'q_norm.weight': normScale(this.#headDim), 'k_norm.weight': normScale(this.#headDim) }),
       'o_proj.weight': matrix(hiddenSize, inner),
     };
   }
@@ -86,12 +103,19 @@ export class SoftmaxAttention extends SeqLayer<SoftmaxAttentionOptions> {
     const offset = state ? this.positionOf(state) : 0;
     const project = (name: string, heads: number) =>
       splitHeads(linear({ x, weight: this.need(`${name}_proj.weight`) }), heads);
-    const q = this.#rotate(project('q', numHeads), offset, cuSeqlens);
-    const k = append(state?.k, this.#rotate(project('k', this.#kvHeads), offset, cuSeqlens));
+    const placed = (name: 'q' | 'k', heads: number) =>
+      this.#rotate(this.#norm(name, project(name, heads)), offset, cuSeqlens);
+    const q = placed('q', numHeads);
+    const k = append(state?.k, placed('k', this.#kvHeads));
     const v = append(state?.v, project('v', this.#kvHeads));
     const { o } = flashAttention({ q, k, v }, { causal: true, window: window ?? undefined, cuSeqlens });
     const y = linear({ x: mergeHeads(o), weight: this.need('o_proj.weight') });
     return { y, state: cuSeqlens ? {} : this.#cache(k, v, offset + x.shape[1]!) };
+  }
+
+  #norm(name: 'q' | 'k', x: tf.Tensor): tf.Tensor {
+    const { qkNorm, normEps: eps } = this.options;
+    return qkNorm ? rmsNorm({ x, weight: this.need(`${name}_norm.weight`) }, { eps }) : x;
   }
 
   #rotate(x: tf.Tensor, offset: number, cuSeqlens?: Int32Array): tf.Tensor {

@@ -2,6 +2,7 @@
 import {
   DeltaNet,
   GatedDeltaNet,
+  GatedKalmaNet,
   GatedLinearAttention,
   KimiDeltaAttention,
   MixtureOfExperts,
@@ -18,13 +19,19 @@ type Build<M> = (mixer: Omit<M, 'type'>, model: { hiddenSize: number; normEps: n
 
 const builders: { [T in MixerType]: Build<MixerConfigOf<T>> } = {
   delta_net: (m, model) => new DeltaNet({ ...m, ...model }),
-  gated_delta_net: (m, model) => new GatedDeltaNet({ ...m, ...model }),
+  gated_delta_net: (m, model) => new GatedDeltaNet({ ...m, ...withOwnEps(m, model) }),
+  gka: (m, model) => new GatedKalmaNet({ ...m, ...withOwnEps(m, model) }),
   gla: ({ gateFn, ...m }, model) =>
     new GatedLinearAttention({ ...m, ...model, gateFn: gateFn === 'silu' ? 'swish' : gateFn }),
   kda: (m, model) => new KimiDeltaAttention({ ...m, ...model }),
   mla: (m, { hiddenSize }) => new MultiHeadLatentAttention({ ...m, hiddenSize }),
-  softmax_attention: (m, { hiddenSize }) => new SoftmaxAttention({ ...m, hiddenSize }),
+  softmax_attention: (m, model) => new SoftmaxAttention({ ...m, ...model }),
 };
+
+/** What the model gives a mixer that may have a `normEps` of its own. */
+function withOwnEps({ normEps }: { normEps?: number }, model: { hiddenSize: number; normEps: number }) {
+  return { ...model, normEps: normEps ?? model.normEps };
+}
 
 /** The mixing layer that `config.mixers[layer]` describes, not yet built: no weights are allocated. */
 export function createMixer({ mixers, hiddenSize, normEps }: ModelConfig, layer: number): SeqLayer {

@@ -1,8 +1,8 @@
-import type * as tf from '@tensorflow/tfjs';
+import * as tf from '@tensorflow/tfjs';
 import { describe, expect, test } from 'vitest';
 import { SoftmaxAttention, type SoftmaxAttentionOptions } from '../../src/layers/index.js';
 import { attentionOracle } from '../oracle/flashAttention.js';
-import { rotaryOracle } from '../oracle/primitives.js';
+import { normOracle, rotaryOracle } from '../oracle/primitives.js';
 import { linearOracle } from '../oracle/product.js';
 import { flat, inPieces } from '../support/layerGrads.js';
 import { describeLayer } from '../support/layerProperties.js';
@@ -15,6 +15,7 @@ const cases: Partial<SoftmaxAttentionOptions>[] = [
   { ropeBase: null, numKvHeads: 1 },
   { window: 4 },
   { window: 2, ropeBase: 100 },
+  { qkNorm: true, numKvHeads: 2, normEps: 1e-3 },
 ];
 for (const options of cases)
   describeLayer({
@@ -48,6 +49,44 @@ test('y equals projections, rotation and attention in float64, with shared heads
     layer.dispose();
   }));
 
+test('qkNorm: heads of q and k are normed before the rotation, so that their length is no matter', () =>
+  inScope(() => {
+    const [x] = randomTensors(4, [1, 7, 8]);
+    const make = (qkNorm: boolean) => new SoftmaxAttention({ hiddenSize: 8, ropeBase: 100, qkNorm, name: 'normed' });
+    const [normed, plain] = [true, false].map(make);
+    const outputs = [1, 3].map((scale) => {
+      for (const name of ['q_proj.weight', 'k_proj.weight']) {
+        const weight = plain.weightsByName().get(name) as tf.Tensor;
+        normed
+          .weightsByName()
+          .get(name)
+          ?.assign(tf.mul(weight, 100 * scale)); // far above the epsilon
+      }
+      return normed.forward(x).y;
+    });
+    expectClose('y', outputs[1], outputs[0], 1e-6);
+    const unit = (name: string) => {
+      const p = tf.reshape(
+        tf.dot(tf.reshape(x, [7, 8]), tf.transpose(plain.weightsByName().get(name) as tf.Tensor)),
+        [28, 2],
+      );
+      return normOracle({ x: values(p) }, { D: 2, eps: 0, meanFactor: 0.5 }, new Float64Array(56)).y;
+    };
+    const rotated = (name: string) => {
+      const positions = Array.from({ length: 7 }, (_, t) => t);
+      return rotaryOracle(unit(name), { H: 4, D: 2, base: 100 }, positions, new Float64Array(56)).y;
+    };
+    const v = values(
+      tf.dot(tf.reshape(x, [7, 8]), tf.transpose(plain.weightsByName().get('v_proj.weight') as tf.Tensor)),
+    );
+    const [q, k] = [rotated('q_proj.weight'), rotated('k_proj.weight')];
+    const { o } = attentionOracle({ q, k, v }, { B: 1, T: 7, S: 7, H: 4, G: 4, K: 2, V: 2 }, {});
+    const weight = values(plain.weightsByName().get('o_proj.weight') as tf.Tensor);
+    const { y } = linearOracle({ x: o, weight }, { N: 7, I: 8, O: 8 }, new Float64Array(56));
+    expectClose('y', values(outputs[0]), y, 3e-6);
+    for (const layer of [normed, plain]) layer.dispose();
+  }));
+
 test('a window of one token keeps an empty cache and still its position', () =>
   inScope(() => {
     const layer = new SoftmaxAttention({ hiddenSize: 8, window: 1 });
@@ -76,6 +115,7 @@ describe('errors name the layer, what was expected and what came', () => {
     [{ numKvHeads: 0 }, 'numKvHeads must be a positive integer, got 0'],
     [{ headDim: 3 }, 'headDim must be even for rotary positions, got 3; give an even headDim or ropeBase: null'],
     [{ ropeBase: 1 }, 'ropeBase must be greater than 1, got 1'],
+    [{ normEps: 0 }, 'normEps must be positive, got 0'],
     [{ window: 0 }, 'window must be a positive integer, got 0'],
   ])('%j', (options, message) => {
     expect(() => new SoftmaxAttention({ hiddenSize: 8, ...options })).toThrow(`SoftmaxAttention: ${message}`);

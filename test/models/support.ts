@@ -1,7 +1,7 @@
 /** Small models, token sequences and readings that the tests of this folder share. */
 import * as tf from '@tensorflow/tfjs';
-import type { CausalLM, ModelConfigInput, ModelState } from '../../src/models/index.js';
-import { random } from '../support/tensors.js';
+import type { CausalLM, ModelConfigInput, ModelState, NamedArrays } from '../../src/models/index.js';
+import { random, values } from '../support/tensors.js';
 
 /** Two layers of each kind of mixer, and every option that changes what is in the state. */
 export const smallConfigs: Record<string, ModelConfigInput> = {
@@ -63,6 +63,17 @@ export const smallConfigs: Record<string, ModelConfigInput> = {
     ],
     mlp: { intermediateSize: 24 },
   },
+  'gated kalmanet and normed softmax attention': {
+    vocabSize: 37,
+    hiddenSize: 16,
+    numLayers: 2,
+    mixers: [
+      // with the usual ridge of 0.02 roundings are magnified by up to 51
+      { type: 'gka', numHeads: 4, numKHeads: 2, numVHeads: 2, headDim: 6, normEps: 1e-5, ridgeRatio: 0.5 },
+      { type: 'softmax_attention', numHeads: 4, numKvHeads: 2, qkNorm: true },
+    ],
+    mlp: { intermediateSize: 24 },
+  },
   'attention with a window': {
     vocabSize: 37,
     hiddenSize: 16,
@@ -106,3 +117,16 @@ export function logitsInPieces(model: CausalLM, ids: Int32Array, lengths: number
 /** Bytes of all tensors of a state. */
 export const heldBytes = (state: ModelState): number =>
   state.flatMap((layer) => Object.values(layer)).reduce((sum, x) => sum + 4 * x.size, 0);
+
+/** Numbers that bfloat16 holds exactly: 16 bits of the float are cut off. */
+export function toBfloat16(x: tf.Tensor): tf.Tensor {
+  const bits = new Uint32Array(Float32Array.from(values(x)).buffer).map((b) => b & 0xffff0000);
+  return tf.tensor(new Float32Array(bits.buffer), x.shape);
+}
+
+/** The weights of a model as `loadWeights` takes them. */
+export function arrays(model: CausalLM): NamedArrays {
+  return new Map(
+    [...model.weights].map(([name, x]) => [name, { shape: [...x.shape], data: Float32Array.from(x.dataSync()) }]),
+  );
+}

@@ -4,7 +4,12 @@
  */
 import type * as tf from '@tensorflow/tfjs';
 import type { GatedKalmaNetInputs, GatedKalmaNetOptions, GatedKalmaNetOutput } from '../../src/chunked/index.js';
-import type { GatedLinearAttentionOptions, KimiDeltaAttentionOptions, LayerOutput } from '../../src/layers/index.js';
+import type {
+  GatedKalmaNetOptions as GatedKalmaNetLayerOptions,
+  GatedLinearAttentionOptions,
+  KimiDeltaAttentionOptions,
+  LayerOutput,
+} from '../../src/layers/index.js';
 import { outputsAndGrads } from './grads.js';
 
 export type Tensors = Record<string, tf.Tensor>;
@@ -72,12 +77,16 @@ interface Layer {
 /** The file's name for a weight of the layer; by default the layer's own. */
 type NameInFile = (weight: string) => string;
 
-/** y, final state, and the gradients on x and every weight, of a layer with the file's weights; the layer is disposed. */
+/**
+ * y, final states, and the gradients on x and every weight, of a layer with the file's weights; the layer is disposed.
+ * @param states the layer's name of each final state in the file
+ */
 export function runLayer(
   layer: Layer,
   { key_prefix }: Config,
   file: Tensors,
   nameInFile: NameInFile = (n) => n,
+  states: Record<string, string> = { final_state: 'recurrent' },
 ): Tensors {
   const key = (name: string) => key_prefix + nameInFile(name);
   layer.buildWith((name, { shape }) => {
@@ -88,15 +97,17 @@ export function runLayer(
   });
   const run = ({ x }: Tensors) => {
     const { y, state } = layer.forward(x);
-    return [y, state.recurrent];
+    return [y, ...Object.values(states).map((name) => state[name])];
   };
   const inputs: Tensors = { ...Object.fromEntries(layer.weightsByName()), x: file.x };
-  const { outputs, grads } = outputsAndGrads(run, inputs, [file.dy, undefined]);
+  const finals = Object.keys(states);
+  const { outputs, grads } = outputsAndGrads(run, inputs, [file.dy, ...finals.map(() => undefined)]);
   layer.dispose();
   const { x: dx, ...weights } = grads;
   const inFile = (name: string, gradient: tf.Tensor) => gradient.reshape(file[key(name)].shape);
   const named = Object.entries(weights).map(([name, dw]) => [`grad.${key(name)}`, inFile(name, dw)]);
-  return { y: outputs[0], final_state: outputs[1], dx, ...Object.fromEntries(named) };
+  const ends = finals.map((name, i) => [name, outputs[i + 1]]);
+  return { y: outputs[0], ...Object.fromEntries(ends), dx, ...Object.fromEntries(named) };
 }
 
 /** A shape but for its axes of length 1, which some checkpoints add. */
@@ -136,4 +147,17 @@ export const kdaLayerOptions = (config: Config, form: KimiDeltaAttentionOptions[
   allowNegEigval: flag(config.allow_neg_eigval),
   useShortConv: flag(config.use_short_conv),
   form,
+});
+
+type GkaOptions = Pick<GatedKalmaNetLayerOptions, 'hiddenSize'> & Partial<GatedKalmaNetLayerOptions>;
+
+export const gkaLayerOptions = (config: Config): GkaOptions => ({
+  hiddenSize: Number(config.hidden_size),
+  headDim: number(config.head_dim),
+  numHeads: number(config.num_q_heads),
+  numKHeads: number(config.num_k_heads),
+  numVHeads: number(config.num_v_heads),
+  numIterations: number(config.num_iter),
+  ridgeRatio: number(config.ridge_strength),
+  normEps: number(config.norm_eps),
 });

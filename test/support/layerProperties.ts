@@ -16,6 +16,8 @@ export interface LayerCase {
   input?: (seed: number, B: number, T: number) => tf.Tensor;
   /** False: packed documents take no state and give none. Default true. */
   packedState?: boolean;
+  /** States that are covariances, symmetric and without negative eigenvalues. */
+  covariances?: readonly string[];
   /** True: it has kinks (relu, a clamp), across which a difference is no slope. */
   kinks?: boolean;
 }
@@ -278,7 +280,11 @@ async function expectTrains(c: LayerCase): Promise<void> {
 /** A state of N sequences that have read 3 tokens, with other values. */
 function randomState(c: LayerCase, layer: SeqLayer, N: number, seed: number): LayerState {
   const { state } = layer.forward(inputOf(c, seed, N, 3));
-  return mapTensors(state, (t, name) => (t.dtype === 'float32' ? randomUpstream(`${name}${seed}`, t.shape) : t));
+  return mapTensors(state, (t, name) => {
+    if (t.dtype !== 'float32') return t;
+    const drawn = randomUpstream(`${name}${seed}`, t.shape);
+    return c.covariances?.includes(name) ? tf.div(tf.matMul(drawn, drawn, false, true), t.shape[3] as number) : drawn;
+  });
 }
 
 function mapTensors(tensors: Tensors, f: (t: tf.Tensor, name: string) => tf.Tensor): Tensors {

@@ -2,6 +2,7 @@
 import * as z from 'zod';
 import { deltaNet } from './deltaNet.js';
 import { gatedDeltaNet } from './gatedDeltaNet.js';
+import { gka } from './gka.js';
 import { gla } from './gla.js';
 import { kda } from './kda.js';
 import type { MixerSettings } from './mixer.js';
@@ -11,6 +12,7 @@ import { softmaxAttention } from './softmaxAttention.js';
 export const mixers = {
   delta_net: deltaNet,
   gated_delta_net: gatedDeltaNet,
+  gka,
   gla,
   kda,
   mla,

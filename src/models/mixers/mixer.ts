@@ -33,6 +33,13 @@ export const count = () => z.int().positive();
 
 export const chunkSizeSetting = () => count().optional().describe("tokens per chunk; default: the model's chunkSize");
 
+export const normEpsSetting = () =>
+  z
+    .number()
+    .positive()
+    .optional()
+    .describe("added to the mean square in the output norm; default: the model's normEps");
+
 /** Heads of k and v are shared by equally many heads of q. */
 export function kvHeads({ numHeads, numKvHeads }: { numHeads?: number; numKvHeads?: number }): Rule[] {
   if (!numHeads || !numKvHeads || numHeads % numKvHeads === 0) return [];

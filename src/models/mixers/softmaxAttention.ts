@@ -8,6 +8,7 @@ export const softmaxAttentionSchema = z.strictObject({
   numKvHeads: count().optional().describe('heads of k and v; divides numHeads, which is the default'),
   headDim: count().optional().describe('width of a head; default hiddenSize / numHeads'),
   ropeBase: z.number().positive().nullable().default(10000).describe('base of the rotary positions; null: none'),
+  qkNorm: z.boolean().default(false).describe('RMSNorm over each head of q and k, as Qwen3 has it'),
   window: count().nullable().default(null).describe('tokens each token can see, itself included; null: all'),
 });
 
