@@ -2,6 +2,13 @@
 
 export { configFromFla, configToFla, isFlaConfig, weightsFromFla } from './adapters/fla.js';
 export {
+  configFromHybridQwen3,
+  configToHybridQwen3,
+  isHybridConfig,
+  weightsFromHybridQwen3,
+  weightsToHybridQwen3,
+} from './adapters/hybridQwen3.js';
+export {
   configFromKimiLinear,
   configToKimiLinear,
   isKimiLinearConfig,

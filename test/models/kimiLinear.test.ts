@@ -13,7 +13,6 @@ import {
   describe as describeModel,
   formatDescription,
   isKimiLinearConfig,
-  type NamedArrays,
   resolveModelConfig,
   weightsFromKimiLinear,
   weightsToKimiLinear,
@@ -21,7 +20,7 @@ import {
 import { type TensorToWrite, writeSafetensors } from '../../src/train/index.js';
 import { createModel, openModel } from '../../src/train/openModel.js';
 import { values } from '../support/tensors.js';
-import { idTensor, smallConfigs, tokenIds } from './support.js';
+import { arrays, idTensor, smallConfigs, toBfloat16, tokenIds } from './support.js';
 
 const full = [4, 8, 12, 16, 20, 24, 27];
 
@@ -260,15 +259,3 @@ describe('weights', () => {
     model.dispose();
   });
 });
-
-/** Numbers that bfloat16 holds exactly: 16 bits of the float are cut off. */
-function toBfloat16(x: tf.Tensor): tf.Tensor {
-  const bits = new Uint32Array(Float32Array.from(values(x)).buffer).map((b) => b & 0xffff0000);
-  return tf.tensor(new Float32Array(bits.buffer), x.shape);
-}
-
-function arrays(model: CausalLM): NamedArrays {
-  return new Map(
-    [...model.weights].map(([name, x]) => [name, { shape: [...x.shape], data: Float32Array.from(x.dataSync()) }]),
-  );
-}

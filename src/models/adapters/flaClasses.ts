@@ -80,7 +80,7 @@ const gatedDeltaNet: FlaClass = {
   },
   numLayers: 21,
   supported: {},
-  fixed: { convBias: false },
+  fixed: { convBias: false, normEps: undefined },
 };
 
 const kda: FlaClass = {

@@ -2,6 +2,7 @@
 import type { NamedArrays } from '../causalLM.js';
 import type { ModelConfig } from '../config.js';
 import { configFromFla, isFlaConfig, weightsFromFla } from './fla.js';
+import { configFromHybridQwen3, isHybridConfig, weightsFromHybridQwen3 } from './hybridQwen3.js';
 import { configFromKimiLinear, isKimiLinearConfig, weightsFromKimiLinear } from './kimiLinear.js';
 
 export interface Family {
@@ -15,6 +16,7 @@ export interface Family {
 
 const families: readonly Family[] = [
   { is: isFlaConfig, config: configFromFla, weights: weightsFromFla },
+  { is: isHybridConfig, config: configFromHybridQwen3, weights: weightsFromHybridQwen3 },
   { is: isKimiLinearConfig, config: configFromKimiLinear, weights: weightsFromKimiLinear },
 ];
 
