@@ -2,11 +2,13 @@
 import * as tf from '@tensorflow/tfjs';
 import { gla } from '../gla/index.js';
 import { eachDocument, type OpOutput } from '../packed.js';
+import { hasFusedKernels } from '../wasm/runtime.js';
 import { chunkSolve } from './chunk.js';
+import { fusedQueries, type QueryInputs } from './fused.js';
 import type { GatedKalmaNetInputs, GatedKalmaNetOptions, GatedKalmaNetOutput } from './inputs.js';
 import { recurrentSolve } from './recurrent.js';
 
-/** What the solve needs; g is 0 where kk does not decay. */
+/** What the plain solve needs; g is 0 where kk does not decay. */
 export interface SolveInputs {
   q: tf.Tensor;
   k: tf.Tensor;
@@ -26,20 +28,26 @@ export function runGatedKalmaNet(inputs: GatedKalmaNetInputs, options: GatedKalm
   const { form = 'auto', chunkSize = 64, scale, cuSeqlens, decayKk = true } = options;
   const { numIterations = 30, ridgeRatio = 0.02, solver = 'chebyshev', lambdaGradient = true } = options;
   const solveOptions = { numIterations, ridgeRatio, solver, lambdaGradient, form, chunkSize, cuSeqlens };
+  const isFused = form === 'auto' && solver === 'chebyshev' && hasFusedKernels('gatedKalmaNet');
   return tf.tidy(() => {
-    const keys = { k, g: decayKk ? g : tf.zerosLike(g), kk: initialState?.kk };
-    const { o: x, finalState } = solveQueries({ q, ...keys }, solveOptions);
-    const queries = tf.add(q, tf.mul(tf.expandDims(alpha, 3), tf.sub(x, q)));
+    const given = { q, k, alpha, g: decayKk ? g : undefined, kk: initialState?.kk };
+    const { o: queries, finalState: kk } = (isFused ? fusedQueries : plainQueries)(given, solveOptions);
     const read = gla({ q: queries, k, v, g, initialState: initialState?.kv }, { scale, chunkSize, form, cuSeqlens });
-    return { o: read.o, finalState: { kk: finalState, kv: read.finalState } };
+    return { o: read.o, finalState: { kk, kv: read.finalState } };
   });
+}
+
+/** The queries that `gla` reads with, q + alpha (x - q), as `o`; kk does not decay without g. */
+function plainQueries({ alpha, g, ...inputs }: QueryInputs, options: SolveOptions): OpOutput {
+  const { q } = inputs;
+  const { o: x, finalState } = solveQueries({ ...inputs, g: g ?? tf.zerosLike(alpha) }, options);
+  return { o: tf.add(q, tf.mul(tf.expandDims(alpha, 3), tf.sub(x, q))), finalState };
 }
 
 /** The solutions x [B, T, H, D] as `o`, and kk after the last token of every sequence. */
 export function solveQueries({ kk, ...tokens }: SolveInputs, options: SolveOptions): OpOutput {
   const { form, cuSeqlens } = options;
   const start = kk && symmetricPart(kk);
-  // A fused kernel has its place here: form 'auto', solver 'chebyshev', hasFusedKernels('gatedKalmaNet').
   const run = (x: SolveInputs) => (form === 'recurrent' ? recurrentSolve(x, options) : chunkSolve(x, options));
   if (!cuSeqlens) return run({ ...tokens, kk: start });
   return eachDocument(cuSeqlens, tokens, { kk: start }, (x, state) => run({ ...x, ...state }));
