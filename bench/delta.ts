@@ -2,7 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { deltaRule, dplr, gatedDeltaRule, kda } from '../src/chunked/index.js';
 import type { Params, Suite } from './harness.js';
-import { drawTokens, type Measured, measureMixing, mixingTask, SIZES, SIZES_NAME } from './mixing.js';
+import { drawTokens, type Measured, measureMixing, mixingTask, SIZES, SIZES_NAME, unitRows } from './mixing.js';
 import { inPython } from './python.js';
 
 const PLAIN = { form: 'chunk' } as const;
@@ -49,8 +49,6 @@ function drawDelta(T: number): Record<'q' | 'k' | 'v' | 'beta', tf.Tensor> {
     beta: tf.sigmoid(drawTokens(T, undefined, 6)),
   }));
 }
-
-const unitRows = (x: tf.Tensor) => tf.div(x, tf.norm(x, 'euclidean', 3, true));
 
 function drawGated(T: number): Record<'q' | 'k' | 'v' | 'beta' | 'g', tf.Tensor> {
   return { ...drawDelta(T), g: tf.tidy(() => tf.mul(-0.05, tf.abs(drawTokens(T, undefined, 4)))) };

@@ -28,6 +28,9 @@ export function drawTokens(T: number, width: number | undefined, seed: number): 
   return tf.randomNormal(width === undefined ? [B, T, H] : [B, T, H, width], 0, 1, 'float32', seed);
 }
 
+/** Rows of the last of four axes, of length 1. */
+export const unitRows = (x: tf.Tensor) => tf.div(x, tf.norm(x, 'euclidean', 3, true));
+
 /** Times `run`, or its gradients in all `used` inputs under an upstream that is given, so that no loss is timed with it. */
 export function mixingTask<Names extends string>(
   setup: Task['setup'],

@@ -1,6 +1,7 @@
 /** All suites by name. A new one is one file and one line here. */
 import { decode } from './decode.js';
 import { delta } from './delta.js';
+import { gka } from './gka.js';
 import { gla } from './gla.js';
 import type { Suite } from './harness.js';
 import { hybrid } from './hybrid.js';
@@ -8,4 +9,4 @@ import { prefill } from './prefill.js';
 import { startup } from './startup.js';
 import { train } from './train.js';
 
-export const suites: Record<string, Suite> = { gla, delta, train, decode, prefill, hybrid, startup };
+export const suites: Record<string, Suite> = { gla, delta, gka, train, decode, prefill, hybrid, startup };
