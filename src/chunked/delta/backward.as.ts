@@ -4,7 +4,7 @@ import {
   C, clearEach, decayPairs, decayToEnd, fetch, innerSegments, PANEL, SEGMENT, SQUARE, SQUARE_ROW, scaleRows, startState, stateBytes,
 } from '../wasm/lib/chunk.as';
 import { hsum, madd } from '../wasm/lib/math.as';
-import { PANEL_ROW, panelUpdate, rowsTimesRows, storeTransposed, tileProduct } from '../wasm/lib/product.as';
+import { PANEL_ROW, panelUpdate, rowsTimesRows, storeTransposed, tileOf, tileRows } from '../wasm/lib/product.as';
 import { packMatrix, packPanel, packRows, pad8, transposePanels, unpackMatrix, unpackPanel } from '../wasm/lib/rows.as';
 import { keysBwd } from './keys.as';
 import {
@@ -43,6 +43,7 @@ export function deltaBwd(
   b.dv = dv;
   b.dbeta = dbeta;
   b.dg = dg;
+  memory.fill(p.scores, 0, SQUARE); // what is below the diagonal of blocks stays so
   for (let n = 0; n < N; n++, offsets += 4, dFinal += denseStates(p)) {
     const t = load<i32>(offsets), length = load<i32>(offsets, 4) - t;
     sequenceBwd(p, b, t, length, dFinal, dInitial);
@@ -164,48 +165,83 @@ function prepareHeadBwd(p: Plan, tiles: i32): void {
   scaleRows(p.kRows, p.head + 128, p.keyWrites, row);
 }
 
-/** solve = I + X^T B from the rows of X that the forward pass kept: upper triangle, all blocks of 4 x 4 on and above the diagonal. */
+/** solve = -A^T from the rows that the forward pass kept: all blocks of 4 x 4 on and above the diagonal. */
 function readSolve(p: Plan, t: i32, n: i32, h: i32, tiles: i32): void {
-  const saved = solveAt(p, t, h), stride = solveStride(p);
+  const saved = solveAt(p, t, h), stride = solveStride(p), zero = f32x4.splat(0);
   for (let j = 0; j < tiles; j++) {
-    const b = p.strengths + (<usize>j << 4), at = saved + <usize>(j << 2) * stride, left = n - (j << 2);
+    const at = saved + <usize>(j << 2) * stride, left = n - (j << 2);
     for (let i: usize = 0; i <= <usize>j; i++) {
       const x = at + (i << 4);
       storeTransposed(
-        p.solve + i * (4 * SQUARE_ROW) + (<usize>j << 4), SQUARE_ROW,
-        f32x4.mul(v128.load_splat<f32>(b), v128.load(x)),
-        left > 1 ? f32x4.mul(v128.load_splat<f32>(b, 4), v128.load(x + stride)) : f32x4.splat(0),
-        left > 2 ? f32x4.mul(v128.load_splat<f32>(b, 8), v128.load(x + 2 * stride)) : f32x4.splat(0),
-        left > 3 ? f32x4.mul(v128.load_splat<f32>(b, 12), v128.load(x + 3 * stride)) : f32x4.splat(0),
+        p.solve + i * (4 * SQUARE_ROW) + (<usize>j << 4), SQUARE_ROW, v128.load(x), left > 1 ? v128.load(x + stride) : zero,
+        left > 2 ? v128.load(x + 2 * stride) : zero, left > 3 ? v128.load(x + 3 * stride) : zero,
       );
     }
   }
-  for (let i: usize = 0; i < <usize>tiles << 2; i++) store<f32>(p.solve + i * (SQUARE_ROW + 4), 1);
 }
 
 /**
- * 8 columns of v at a time: gradient on what is written, P^T dO + kc dS; through the solve it becomes Y, the gradient on beta * residual
- * through everything. dbeta = rowsum(Y * residual), dv = beta * Y. Fills `upstream` and `totalRows` (-beta * Y).
+ * 8 columns of v at a time, from the last rows to the first: gradient on what is written, P^T dO + kc dS; through the solve it becomes Y,
+ * the gradient on beta * residual through everything. dbeta = rowsum(Y * residual), dv = beta * Y. Fills `upstream` and `totalRows`
+ * (-beta * Y).
  */
 function totals(p: Plan, b: Held, t: i32, n: i32, h: i32, dS: usize): void {
   const Kp = p.Kp, V = p.V, row = <usize>Kp << 2, rows = (n + 3) & ~3, valueRow = <usize>p.Vp << 2;
-  const writes = panelAt(p, 0), Y = panelAt(p, 1), sums = panelAt(p, 2), dv = valueAt(p, b.dv, t, h);
+  const Y = panelAt(p, 0), scaled = panelAt(p, 1), sums = panelAt(p, 2), dv = valueAt(p, b.dv, t, h);
   memory.fill(sums, 0, PANEL);
   let upstream = b.upstream;
   for (let col = 0; col < V; col += 8, dS += <usize>Kp << 5, upstream += 2 * PANEL) {
     const at = <usize>col << 2;
     packPanel(b.dORows, valueRow, C, p.Vp, col, upstream, C);
-    for (let r: usize = 0; r < <usize>rows; r += 4)
-      tileProduct(
-        p.keyWrites + r * row, row, dS, Kp, p.scores + r * (SQUARE_ROW + 4), SQUARE_ROW, upstream + (r << 5), rows - <i32>r,
-        writes + (r << 5), PANEL_ROW, false,
-      );
-    for (let r: usize = 0; r < <usize>rows; r += 4)
-      tileProduct(p.solve + r * (SQUARE_ROW + 4), SQUARE_ROW, writes + (r << 5), rows - <i32>r, 0, 0, 0, 0, Y + (r << 5), PANEL_ROW, false);
+    for (let left = rows, later = 0; left > 0; ) {
+      const count = tileRows(left), r = <usize>(left - count), y = Y + (r << 5), corner = r * (SQUARE_ROW + 4);
+      tileOf(count, p.keyWrites + r * row, row, dS, Kp, p.scores + corner, SQUARE_ROW, upstream + (r << 5), later + count, 0, 0, y, PANEL_ROW);
+      const after = <usize>count << 2, At = p.solve + corner;
+      if (later) tileOf(count, At + after, SQUARE_ROW, scaled + (<usize>left << 5), later, 0, 0, 0, 0, y, PANEL_ROW, y, PANEL_ROW);
+      substituteBack(At, p.strengths + (r << 2), y, scaled + (r << 5), count == 6);
+      left -= count;
+      later += count;
+    }
     finishTotals(p, Y, b.residualRows + at, sums, b.totalRows + at, upstream + PANEL, rows);
     unpackPanel(Y, PANEL_ROW, dv, valueStride(p), n, V, col);
   }
   for (let r = 0, out = headAt(p, b.dbeta, t, h); r < n; r++, out += headStride(p)) store<f32>(out, hsum(v128.load(sums + (<usize>r << 4))));
+}
+
+/** Back substitution in a tile of 4 rows, or 6: Y_i = Y_i - sum over j > i of A_ji beta_j Y_j, and scaled = beta * Y; `At` is a corner of -A^T. */
+function substituteBack(At: usize, beta: usize, Y: usize, scaled: usize, six: bool): void {
+  const r1 = At + SQUARE_ROW, r2 = r1 + SQUARE_ROW, r3 = r2 + SQUARE_ROW, r4 = r3 + SQUARE_ROW;
+  for (const end = Y + 32; Y < end; Y += 16, scaled += 16) {
+    let y3 = v128.load(Y, 96), y2 = v128.load(Y, 64), y1 = v128.load(Y, 32), y0 = v128.load(Y);
+    if (six) {
+      const z5 = f32x4.mul(v128.load_splat<f32>(beta, 20), v128.load(Y, 160));
+      const y4 = madd(v128.load_splat<f32>(r4, 20), z5, v128.load(Y, 128)), z4 = f32x4.mul(v128.load_splat<f32>(beta, 16), y4);
+      v128.store(Y, y4, 128);
+      v128.store(scaled, z5, 160);
+      v128.store(scaled, z4, 128);
+      y3 = madd(v128.load_splat<f32>(r3, 16), z4, madd(v128.load_splat<f32>(r3, 20), z5, y3));
+      y2 = madd(v128.load_splat<f32>(r2, 16), z4, madd(v128.load_splat<f32>(r2, 20), z5, y2));
+      y1 = madd(v128.load_splat<f32>(r1, 16), z4, madd(v128.load_splat<f32>(r1, 20), z5, y1));
+      y0 = madd(v128.load_splat<f32>(At, 16), z4, madd(v128.load_splat<f32>(At, 20), z5, y0));
+    }
+    const z3 = f32x4.mul(v128.load_splat<f32>(beta, 12), y3);
+    v128.store(Y, y3, 96);
+    v128.store(scaled, z3, 96);
+    y2 = madd(v128.load_splat<f32>(r2, 12), z3, y2);
+    y1 = madd(v128.load_splat<f32>(r1, 12), z3, y1);
+    y0 = madd(v128.load_splat<f32>(At, 12), z3, y0);
+    const z2 = f32x4.mul(v128.load_splat<f32>(beta, 8), y2);
+    v128.store(Y, y2, 64);
+    v128.store(scaled, z2, 64);
+    y1 = madd(v128.load_splat<f32>(r1, 8), z2, y1);
+    y0 = madd(v128.load_splat<f32>(At, 8), z2, y0);
+    const z1 = f32x4.mul(v128.load_splat<f32>(beta, 4), y1);
+    v128.store(Y, y1, 32);
+    v128.store(scaled, z1, 32);
+    y0 = madd(v128.load_splat<f32>(At, 4), z1, y0);
+    v128.store(Y, y0);
+    v128.store(scaled, f32x4.mul(v128.load_splat<f32>(beta), y0));
+  }
 }
 
 /** sums += Y * residual; Y becomes beta * Y, and the negative goes to a row of totalRows and of the panel. */

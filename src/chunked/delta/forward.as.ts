@@ -2,13 +2,18 @@
 import { diagonalBlock, stretchKeys, stretchQueries } from '../wasm/lib/blocks.as';
 import { C, clearEach, decayPairs, fetch, innerSegments, SEGMENT, SQUARE, SQUARE_ROW, scaleRows, stateBytes } from '../wasm/lib/chunk.as';
 import { madd } from '../wasm/lib/math.as';
-import { PANEL_ROW, panelUpdate, rowsTimesRows, sums4, tileProduct } from '../wasm/lib/product.as';
+import { PANEL_ROW, panelUpdate, rowsTimesRows, sums4, tileOf, tileRows } from '../wasm/lib/product.as';
 import { packMatrix, packPanel, packRows, pad8, unpackMatrix, unpackPanel } from '../wasm/lib/rows.as';
 import {
-  denseStates, fetchWrites, keyAt, keyStride, PER_CHANNEL, Plan, panelAt, planOf, readDecays, readKeys, readStrengths, restAt, solveAt,
-  solveStride, valueAt, valueStride,
+  denseStates, gateAt, gateStride, gateWidth, keyAt, keyStride, PER_CHANNEL, Plan, panelAt, planOf, readDecays, readKeys, readStrengths, restAt, solveAt,
+  valueAt, valueStride,
 } from './plan.as';
 import { tokenFwd } from './token.as';
+
+/** Bytes of states that stay in the second-level cache beside the rest: so many heads take turns, chunk by chunk. */
+// @ts-ignore: decorator
+@inline
+const NEAR_STATES: usize = 131072;
 
 /** Bytes of scratch of deltaFwd, without the offsets. */
 export function deltaFwdScratch(HV: i32, K: i32, V: i32): usize {
@@ -31,6 +36,7 @@ export function deltaFwd(
   offsets: usize, N: i32, H: i32, HV: i32, K: i32, V: i32, gates: i32, scale: f32, s: usize,
 ): void {
   const p = planOf(s, q, k, v, beta, g, initial, residuals, solves, starts, H, HV, K, V, gates, scale);
+  memory.fill(p.scores, 0, 2 * SQUARE); // what is above the diagonal of blocks stays so
   for (let n = 0; n < N; n++, offsets += 4, final += denseStates(p)) {
     const t = load<i32>(offsets), T = load<i32>(offsets, 4) - t;
     if (T == 1) tokenFwd(p, t, o, final);
@@ -42,30 +48,43 @@ export function deltaFwd(
 function sequenceFwd(p: Plan, first: i32, T: i32, o: usize, final: usize): void {
   const K = p.K, V = p.V, heads = <usize>p.HV, dense = <usize>(K * V) << 2, size = stateBytes(K, V), states = p.rest;
   for (let h: usize = 0; h < heads; h++) packMatrix(p.initial ? p.initial + h * dense : 0, K, V, states + h * size);
+  const near = max(1, <i32>(NEAR_STATES / size));
   for (let t = 0; t < T; t += SEGMENT) {
-    if (t) {
+    if (t && p.starts) {
       memory.copy(p.starts, states, heads * size);
       p.starts += heads * size;
     }
     const end = min(t + SEGMENT, T);
-    for (let h = 0; h < p.HV; h++)
-      for (let c = t; c < end; c += C) chunkFwd(p, first + c, min(C, end - c), h, o, states + <usize>h * size);
+    for (let h = 0; h < p.HV; h += near)
+      for (let c = t; c < end; c += C) headsFwd(p, first + c, min(C, end - c), h, min(h + near, p.HV), o, states);
   }
   for (let h: usize = 0; h < heads; h++) unpackMatrix(states + h * size, K, V, final + h * dense);
 }
 
+/** A chunk of neighbouring heads: what they read and write lies side by side, so it is fetched for all of them at once. */
+function headsFwd(p: Plan, t: i32, n: i32, first: i32, end: i32, o: usize, states: usize): void {
+  fetchHeads(p, t, n, first, end, o);
+  for (let h = first; h < end; h++) chunkFwd(p, t, n, h, o, states + <usize>h * stateBytes(p.K, p.V));
+}
+
+function fetchHeads(p: Plan, t: i32, n: i32, h: i32, end: i32, o: usize): void {
+  const heads = end - h, sink = panelAt(p, 0), keys = ((end - 1) / p.group - h / p.group + 1) * p.K, values = heads * p.V;
+  fetch(keyAt(p, p.q, t, h), keyStride(p), n, keys, sink);
+  fetch(keyAt(p, p.k, t, h), keyStride(p), n, keys, sink);
+  if (p.gates) fetch(gateAt(p, p.g, t, h), gateStride(p), n, heads * gateWidth(p), sink);
+  fetch(valueAt(p, p.v, t, h), valueStride(p), n, values, sink);
+  fetch(valueAt(p, o, t, h), valueStride(p), n, values, sink);
+  if (p.residuals) fetch(valueAt(p, p.residuals, t, h), valueStride(p), n, values, sink);
+}
+
 function chunkFwd(p: Plan, t: i32, n: i32, h: i32, o: usize, state: usize): void {
   const tiles = (n + 3) >> 2;
-  fetch(keyAt(p, p.q, t, h), keyStride(p), n, p.K, panelAt(p, 0));
-  fetchWrites(p, p.v, t, n, h);
-  fetch(valueAt(p, o, t, h), valueStride(p), n, p.V, panelAt(p, 0));
   readKeys(p, t, n, h);
   readStrengths(p, t, n, h);
   readDecays(p, t, n, h);
-  memory.fill(p.solve, 0, SQUARE);
   if (p.gates == PER_CHANNEL) prepareChannels(p, tiles);
   else prepareHead(p, t, n, h, tiles);
-  solve(p, solveAt(p, t, h), n, tiles);
+  if (p.solves) for (let r = 0; r < n; r++) memory.copy(solveAt(p, t + r, h), p.solve + <usize>r * SQUARE_ROW, SQUARE_ROW);
   valuesFwd(p, t, n, h, o, state);
 }
 
@@ -138,68 +157,73 @@ function prepareHead(p: Plan, t: i32, n: i32, h: i32, tiles: i32): void {
   scaleRows(p.kRows, p.head + 128, p.keyWrites, row);
 }
 
-/**
- * From -A in `solve`: X = -A - A B X (B = diag(beta)) row by row, of which n rows are kept in `saved`; then `solve` becomes
- * I + X B = (I + A B)^-1, which takes v - k S to the residuals.
- */
-function solve(p: Plan, saved: usize, n: i32, tiles: i32): void {
-  const X = p.solve, row = p.spare, b = p.strengths;
-  const b0 = v128.load(b), b1 = v128.load(b, 16), b2 = v128.load(b, 32), b3 = v128.load(b, 48);
-  for (let i = 0, x = X; i < tiles << 2; i++, x += SQUARE_ROW) {
-    let x0 = v128.load(x), x1 = v128.load(x, 16), x2 = v128.load(x, 32), x3 = v128.load(x, 48);
-    v128.store(row, f32x4.mul(x0, b0));
-    v128.store(row, f32x4.mul(x1, b1), 16);
-    v128.store(row, f32x4.mul(x2, b2), 32);
-    v128.store(row, f32x4.mul(x3, b3), 48);
-    for (let y = X, f = row; y < x; y += SQUARE_ROW, f += 4) {
-      const s = v128.load_splat<f32>(f);
-      x0 = madd(s, v128.load(y), x0);
-      x1 = madd(s, v128.load(y, 16), x1);
-      x2 = madd(s, v128.load(y, 32), x2);
-      x3 = madd(s, v128.load(y, 48), x3);
-    }
-    v128.store(x, x0);
-    v128.store(x, x1, 16);
-    v128.store(x, x2, 32);
-    v128.store(x, x3, 48);
-    if (i >= n) continue;
-    v128.store(saved, x0);
-    v128.store(saved, x1, 16);
-    v128.store(saved, x2, 32);
-    v128.store(saved, x3, 48);
-    saved += solveStride(p);
-  }
-  for (let i: usize = 0, x = X; i < <usize>tiles << 2; i++, x += SQUARE_ROW) {
-    v128.store(x, f32x4.mul(v128.load(x), b0));
-    v128.store(x, f32x4.mul(v128.load(x, 16), b1), 16);
-    v128.store(x, f32x4.mul(v128.load(x, 32), b2), 32);
-    v128.store(x, f32x4.mul(v128.load(x, 48), b3), 48);
-    store<f32>(x + (i << 2), 1);
-  }
-}
-
 /** 8 columns of v at a time: residuals, o = qg S + P (beta * residuals), S = chunkDecay * S + kc^T (beta * residuals). */
 function valuesFwd(p: Plan, t: i32, n: i32, h: i32, o: usize, state: usize): void {
   const Kp = p.Kp, V = p.V, row = <usize>Kp << 2, stride = valueStride(p), rows = (n + 3) & ~3;
-  const v = valueAt(p, p.v, t, h), residuals = valueAt(p, p.residuals, t, h), first = panelAt(p, 0), tile = panelAt(p, 1);
+  const v = valueAt(p, p.v, t, h), residuals = valueAt(p, p.residuals, t, h), values = panelAt(p, 0), outputs = panelAt(p, 1);
   const residual = panelAt(p, 2), write = panelAt(p, 3);
   o = valueAt(p, o, t, h);
   for (let col = 0; col < V; col += 8, state += <usize>Kp << 5) {
-    packPanel(v, stride, n, V, col, first, C);
-    for (let r: usize = 0; r < <usize>rows; r += 4)
-      tileProduct(p.keyReads + r * row, row, state, Kp, 0, 0, 0, 0, first + (r << 5), PANEL_ROW, true);
-    for (let r: usize = 0; r < <usize>rows; r += 4)
-      tileProduct(p.solve + r * SQUARE_ROW, SQUARE_ROW, first, <i32>r + 4, 0, 0, 0, 0, residual + (r << 5), PANEL_ROW, false);
-    unpackPanel(residual, PANEL_ROW, residuals, stride, n, V, col);
-    scaleRows(residual, p.strengths, write, PANEL_ROW);
-    for (let r = 0; r < n; r += 4) {
-      const whole = V - col >= 8 && n - r >= 4, at = <usize>r;
-      const out = o + at * stride, c = whole ? out + (<usize>col << 2) : tile;
-      tileProduct(
-        p.queryReads + at * row, row, state, Kp, p.scores + at * SQUARE_ROW, SQUARE_ROW, write, r + 4, c, whole ? stride : PANEL_ROW, false,
-      );
-      if (!whole) unpackPanel(tile, PANEL_ROW, out, stride, min(4, n - r), V, col);
+    const whole = n == C && V - col >= 8, at = <usize>col << 2, ld = whole ? stride : PANEL_ROW;
+    if (!whole) packPanel(v, stride, n, V, col, values, C);
+    for (let left = rows, r: usize = 0, from = whole ? v + at : values; left > 0; ) {
+      const count = tileRows(left), A = p.solve + r * SQUARE_ROW, mine = r << 5;
+      tileOf(count, p.keyReads + r * row, row, state, Kp, A, SQUARE_ROW, write, <i32>r, from, ld, residual + mine, PANEL_ROW);
+      substitute(A + (r << 2), p.strengths + (r << 2), residual + mine, write + mine, count == 6);
+      from += ld * <usize>count;
+      r += count;
+      left -= count;
     }
+    if (p.residuals) unpackPanel(residual, PANEL_ROW, residuals, stride, n, V, col);
+    for (let left = rows, r: usize = 0, out = whole ? o + at : outputs; left > 0; ) {
+      const count = tileRows(left);
+      tileOf(count, p.queryReads + r * row, row, state, Kp, p.scores + r * SQUARE_ROW, SQUARE_ROW, write, <i32>r + count, 0, 0, out, ld);
+      out += ld * <usize>count;
+      r += count;
+      left -= count;
+    }
+    if (!whole) unpackPanel(outputs, PANEL_ROW, o, stride, n, V, col);
     panelUpdate(p.keyWrites, row, write, rows, state, state, Kp, p.chunkDecay, 0, 0, 0);
+  }
+}
+
+/**
+ * Forward substitution in a tile of 4 rows, or 6: E_i = E_i - sum over j < i of A_ij beta_j E_j, and write = beta * E; `A` is the corner of
+ * -A. Straight through: loops of 1 to 5 steps would cost more than what they do.
+ */
+function substitute(A: usize, beta: usize, E: usize, write: usize, six: bool): void {
+  const r1 = A + SQUARE_ROW, r2 = r1 + SQUARE_ROW, r3 = r2 + SQUARE_ROW, r4 = r3 + SQUARE_ROW, r5 = r4 + SQUARE_ROW;
+  for (const end = E + 32; E < end; E += 16, write += 16) {
+    const w0 = f32x4.mul(v128.load_splat<f32>(beta), v128.load(E));
+    v128.store(write, w0);
+    const e1 = madd(v128.load_splat<f32>(r1), w0, v128.load(E, 32)), w1 = f32x4.mul(v128.load_splat<f32>(beta, 4), e1);
+    v128.store(E, e1, 32);
+    v128.store(write, w1, 32);
+    let e2 = madd(v128.load_splat<f32>(r2), w0, v128.load(E, 64));
+    e2 = madd(v128.load_splat<f32>(r2, 4), w1, e2);
+    const w2 = f32x4.mul(v128.load_splat<f32>(beta, 8), e2);
+    v128.store(E, e2, 64);
+    v128.store(write, w2, 64);
+    let e3 = madd(v128.load_splat<f32>(r3), w0, v128.load(E, 96));
+    e3 = madd(v128.load_splat<f32>(r3, 4), w1, e3);
+    e3 = madd(v128.load_splat<f32>(r3, 8), w2, e3);
+    const w3 = f32x4.mul(v128.load_splat<f32>(beta, 12), e3);
+    v128.store(E, e3, 96);
+    v128.store(write, w3, 96);
+    if (!six) continue;
+    let e4 = madd(v128.load_splat<f32>(r4), w0, v128.load(E, 128));
+    e4 = madd(v128.load_splat<f32>(r4, 4), w1, e4);
+    e4 = madd(v128.load_splat<f32>(r4, 8), w2, e4);
+    e4 = madd(v128.load_splat<f32>(r4, 12), w3, e4);
+    const w4 = f32x4.mul(v128.load_splat<f32>(beta, 16), e4);
+    v128.store(E, e4, 128);
+    v128.store(write, w4, 128);
+    let e5 = madd(v128.load_splat<f32>(r5), w0, v128.load(E, 160));
+    e5 = madd(v128.load_splat<f32>(r5, 4), w1, e5);
+    e5 = madd(v128.load_splat<f32>(r5, 8), w2, e5);
+    e5 = madd(v128.load_splat<f32>(r5, 12), w3, e5);
+    e5 = madd(v128.load_splat<f32>(r5, 16), w4, e5);
+    v128.store(E, e5, 160);
+    v128.store(write, f32x4.mul(v128.load_splat<f32>(beta, 20), e5), 160);
   }
 }

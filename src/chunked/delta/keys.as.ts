@@ -1,7 +1,7 @@
 /** Gradients on q, k and g of a chunk (README, sections 6 and 7). */
 import { C, finishGates, headGates, PANEL, SQUARE_ROW, stateBytes } from '../wasm/lib/chunk.as';
 import { madd } from '../wasm/lib/math.as';
-import { PANEL_ROW, panelUpdate, tileProduct } from '../wasm/lib/product.as';
+import { PANEL_ROW, panelUpdate, tileOf, tileProduct, tileRows } from '../wasm/lib/product.as';
 import { packPanel, unpackPanel } from '../wasm/lib/rows.as';
 import { gateAt, gateStride, Held, keyAt, keyStride, PER_CHANNEL, PER_HEAD, Plan, panelAt } from './plan.as';
 
@@ -15,11 +15,13 @@ export function keysBwd(p: Plan, b: Held, t: i32, n: i32, h: i32, before: usize,
   const add = h % p.group != 0, stride = keyStride(p);
   if (p.gates != PER_CHANNEL) memory.fill(panelAt(p, 9), 0, PANEL);
   for (let col = 0; col < K; col += 8, before += panel, dSt += panel) {
-    for (let a: usize = 0; a < <usize>tiles; a++) {
-      const at = a * (row << 2);
-      tileProduct(b.dORows + at, row, before, Vp, 0, 0, 0, 0, reads + a * 256, PANEL_ROW, false);
-      tileProduct(b.totalRows + at, row, before, Vp, 0, 0, 0, 0, reads + a * 256 + 128, PANEL_ROW, false);
-      tileProduct(b.writeRows + at, row, dSt, Vp, 0, 0, 0, 0, y + a * 128, PANEL_ROW, false);
+    for (let left = tiles << 2, r: usize = 0; left > 0; ) {
+      const count = tileRows(left), at = r * row, panel = r << 5;
+      tileOf(count, b.dORows + at, row, before, Vp, 0, 0, 0, 0, 0, 0, reads + panel, PANEL_ROW);
+      tileOf(count, b.totalRows + at, row, before, Vp, 0, 0, 0, 0, 0, 0, reads + PANEL + panel, PANEL_ROW);
+      tileOf(count, b.writeRows + at, row, dSt, Vp, 0, 0, 0, 0, 0, 0, y + panel, PANEL_ROW);
+      r += count;
+      left -= count;
     }
     if (p.gates == PER_CHANNEL) {
       finishReads(p, col, tiles);
@@ -56,12 +58,14 @@ function finishReads(p: Plan, col: i32, tiles: i32): void {
   let before0 = f32x4.splat(1), before1 = before0;
   for (let a: usize = 0; a < <usize>tiles; a++) {
     if (a) {
-      for (let r = x; r < x + 256; r += 32) {
+      for (let r = x; r < x + 128; r += 32) {
         v128.store(r, f32x4.mul(v128.load(r), before0));
         v128.store(r, f32x4.mul(v128.load(r, 16), before1), 16);
+        v128.store(r, f32x4.mul(v128.load(r, PANEL), before0), PANEL);
+        v128.store(r, f32x4.mul(v128.load(r, PANEL + 16), before1), PANEL + 16);
       }
       tileProduct(dA, SQUARE_ROW, stage, <i32>a << 2, 0, 0, 0, 0, x, PANEL_ROW, true);
-      tileProduct(dA + 4 * SQUARE_ROW, SQUARE_ROW, stage, <i32>a << 2, 0, 0, 0, 0, x + 128, PANEL_ROW, true);
+      tileProduct(dA + 4 * SQUARE_ROW, SQUARE_ROW, stage, <i32>a << 2, 0, 0, 0, 0, x + PANEL, PANEL_ROW, true);
     }
     const corner = dA + (a << 4);
     before0 = f32x4.mul(before0, readBlock(q, k, d, row, corner, x, e, dq, stage, a, p.scale));
@@ -69,7 +73,7 @@ function finishReads(p: Plan, col: i32, tiles: i32): void {
     q += row << 2;
     k += row << 2;
     d += row << 2;
-    x += 256;
+    x += 128;
     e += 128;
     dq += 128;
     dA += 8 * SQUARE_ROW;
@@ -82,19 +86,19 @@ function readBlock(
 ): v128 {
   const row2 = row << 1, row3 = row2 + row;
   strictReads(k, d, row, dA, x);
-  strictReads(k, d, row, dA + 4 * SQUARE_ROW, x + 128);
+  strictReads(k, d, row, dA + 4 * SQUARE_ROW, x + PANEL);
   const k0 = v128.load(k), k1 = v128.load(k + row), k2 = v128.load(k + row2), k3 = v128.load(k + row3), f = f32x4.splat(scale);
   let y = v128.load(x);
-  v128.store(e, madd(v128.load(q), y, f32x4.mul(k0, v128.load(x, 128))));
+  v128.store(e, madd(v128.load(q), y, f32x4.mul(k0, v128.load(x, PANEL))));
   v128.store(dq, f32x4.mul(f, madd(v128.load_splat<f32>(dA), k0, y)));
   y = v128.load(x, 32);
-  v128.store(e, madd(v128.load(q + row), y, f32x4.mul(k1, v128.load(x, 160))), 32);
+  v128.store(e, madd(v128.load(q + row), y, f32x4.mul(k1, v128.load(x, PANEL + 32))), 32);
   v128.store(dq, f32x4.mul(f, madd(v128.load_splat<f32>(dA + SQUARE_ROW, 4), k1, y)), 32);
   y = v128.load(x, 64);
-  v128.store(e, madd(v128.load(q + row2), y, f32x4.mul(k2, v128.load(x, 192))), 64);
+  v128.store(e, madd(v128.load(q + row2), y, f32x4.mul(k2, v128.load(x, PANEL + 64))), 64);
   v128.store(dq, f32x4.mul(f, madd(v128.load_splat<f32>(dA + 2 * SQUARE_ROW, 8), k2, y)), 64);
   y = v128.load(x, 96);
-  v128.store(e, madd(v128.load(q + row3), y, f32x4.mul(k3, v128.load(x, 224))), 96);
+  v128.store(e, madd(v128.load(q + row3), y, f32x4.mul(k3, v128.load(x, PANEL + 96))), 96);
   v128.store(dq, f32x4.mul(f, madd(v128.load_splat<f32>(dA + 3 * SQUARE_ROW, 12), k3, y)), 96);
   // The next blocks see these keys, and the earlier ones, decayed to the end of this block.
   const d1 = v128.load(d + row), d2 = v128.load(d + row2), d3 = v128.load(d + row3), u1 = f32x4.mul(d2, d3), u0 = f32x4.mul(d1, u1);
@@ -139,7 +143,7 @@ function finishWrites(p: Plan, col: i32, tiles: i32): void {
   for (let c = tiles - 1; c >= 0; c--) {
     const i = <usize>c, rows = at + i * (row << 2), panel = i << 7, corner = p.dScores + i * (8 * SQUARE_ROW + 16);
     const q = p.qRows + rows, k = p.kRows + rows, d = p.decays + rows, own = stage + (i << 8);
-    const y = panelAt(p, 2) + panel, e = panelAt(p, 3) + panel, reads = panelAt(p, 0) + (i << 8) + 128;
+    const y = panelAt(p, 2) + panel, e = panelAt(p, 3) + panel, reads = panelAt(p, 1) + panel;
     if (c < tiles - 1) {
       for (let r = y; r < y + 128; r += 32) {
         v128.store(r, f32x4.mul(v128.load(r), after0));
@@ -205,11 +209,11 @@ function finishHead(p: Plan, col: i32, tiles: i32): void {
   let q = p.qRows + at, k = p.kRows + at;
   packPanel(k, row, C, 8, 0, keys, C);
   for (let a: usize = 0; a < <usize>tiles; a++) {
-    const dA = p.dScores + a * (8 * SQUARE_ROW), x = panelAt(p, 0) + a * 256, block = a * (row << 2);
+    const dA = p.dScores + a * (8 * SQUARE_ROW), x = panelAt(p, 0) + a * 128, block = a * (row << 2);
     scale4(x, p.head + 64 + (a << 4));
-    scale4(x + 128, p.head + 64 + (a << 4));
+    scale4(x + PANEL, p.head + 64 + (a << 4));
     tileProduct(dA, SQUARE_ROW, keys, <i32>(a + 1) << 2, 0, 0, 0, 0, x, PANEL_ROW, true);
-    tileProduct(dA + 4 * SQUARE_ROW, SQUARE_ROW, keys, <i32>(a + 1) << 2, 0, 0, 0, 0, x + 128, PANEL_ROW, true);
+    tileProduct(dA + 4 * SQUARE_ROW, SQUARE_ROW, keys, <i32>(a + 1) << 2, 0, 0, 0, 0, x + PANEL, PANEL_ROW, true);
     packPanel(q + block, row, 4, 8, 0, both + a * 256, 4);
     packPanel(k + block, row, 4, 8, 0, both + a * 256 + 128, 4);
   }
@@ -217,10 +221,10 @@ function finishHead(p: Plan, col: i32, tiles: i32): void {
   const f = f32x4.splat(p.scale);
   for (let r: usize = 0; r < <usize>tiles << 2; r++, q += row, k += row) {
     const d = v128.load_splat<f32>(p.head + 192 + (r << 2)), sums = panelAt(p, 9) + (r << 4);
-    const x = panelAt(p, 0) + ((r >> 2) << 8) + ((r & 3) << 5), dy = y + (r << 5), dq = panelAt(p, 4) + (r << 5);
+    const x = panelAt(p, 0) + (r << 5), dy = y + (r << 5), dq = panelAt(p, 4) + (r << 5);
     let sum = v128.load(sums);
     for (let c: usize = 0; c < 32; c += 16) {
-      const qr = v128.load(q + c), kr = v128.load(k + c), read = v128.load(x + c), keyRead = v128.load(x + c, 128), write = v128.load(dy + c);
+      const qr = v128.load(q + c), kr = v128.load(k + c), read = v128.load(x + c), keyRead = v128.load(x + c, PANEL), write = v128.load(dy + c);
       sum = madd(kr, f32x4.sub(keyRead, write), madd(qr, read, sum));
       v128.store(dq + c, f32x4.mul(f, madd(d, kr, read)));
       v128.store(dy + c, madd(d, qr, f32x4.add(keyRead, write)));

@@ -136,7 +136,7 @@ export function headStride(p: Plan): usize { return <usize>p.HV << 2; }
 export function headAt(p: Plan, x: usize, t: i32, h: i32): usize { return x + <usize>t * headStride(p) + (<usize>h << 2); }
 // @ts-ignore: decorator
 @inline
-function gateWidth(p: Plan): i32 { return p.gates == PER_CHANNEL ? p.K : p.gates; }
+export function gateWidth(p: Plan): i32 { return p.gates == PER_CHANNEL ? p.K : p.gates; }
 // @ts-ignore: decorator
 @inline
 export function gateStride(p: Plan): usize { return <usize>(p.HV * gateWidth(p)) << 2; }
