@@ -28,7 +28,8 @@ export function deltaStarts(T: i32, HV: i32, K: i32, V: i32): i32 {
 /**
  * q, k [*, H, K], v, o [*, HV, V], beta [*, HV], g [*, HV, K] (gates = 2), [*, HV] (1) or none (0), where * counts tokens; sequence n
  * is tokens offsets[n] to offsets[n + 1]. initial (0: zeros) and final are [N, HV, K, V]. For the backward pass it writes `starts` (see
- * deltaStarts; sequence after sequence), residuals [*, HV, V] and solves [*, HV, 16], a row of X for every token.
+ * deltaStarts; sequence after sequence), residuals [*, HV, V] and solves [*, HV, 16], a row of -A for every token; all are 0 where there
+ * will be none.
  */
 export function deltaFwd(
   q: usize, k: usize, v: usize, beta: usize, g: usize, initial: usize, o: usize, final: usize,

@@ -24,25 +24,26 @@ interface Attrs {
   offsets: number[];
 }
 
-/** Outputs after the first two are for the backward pass alone: residuals, rows of X (README, section 5), states between segments. */
+/** Outputs after the first two are for the backward pass alone: residuals, rows of -A (README, section 5), states between segments. */
 const fused = fusedOp<Input, Attrs, 'g' | 'initialState'>({
   name: 'Delta',
   inputs: ['q', 'k', 'v', 'beta', 'g', 'initialState'],
   saveOutputs: true,
-  forward(ctx, { q, k, v, beta, g, initialState }, { scale, offsets }) {
+  forward(ctx, { q, k, v, beta, g, initialState }, { scale, offsets }, taped) {
     const { N, H, HV, K, V, gates } = sizes(q, v, g, offsets);
     const [B, T] = q.shape;
-    const [o, residuals] = [ctx.out(v.shape), ctx.out(v.shape)];
+    const o = ctx.out(v.shape);
     const finalState = ctx.out([N, HV, K, V]);
-    const solves = ctx.out([B, T, HV, 16]);
-    const starts = ctx.out([lengthsOf(offsets).reduce((sum, n) => sum + ctx.kernels.deltaStarts(n, HV, K, V), 0)]);
+    const startsSize = lengthsOf(offsets).reduce((sum, n) => sum + ctx.kernels.deltaStarts(n, HV, K, V), 0);
+    const kept = taped ? [v.shape, [B, T, HV, 16], [startsSize]].map((shape) => ctx.out(shape)) : [];
+    const [residuals, solves, starts] = kept;
     withOffsets(ctx, offsets, ctx.kernels.deltaFwdScratch(HV, K, V), (table, scratch) =>
       ctx.kernels.deltaFwd(
         ...[q, k, v, beta, g, initialState, o, finalState, residuals, solves, starts].map((x) => ctx.ptr(x)),
         ...[table, N, H, HV, K, V, gates, scale, scratch],
       ),
     );
-    return [o, finalState, residuals, solves, starts];
+    return [o, finalState, ...kept];
   },
   backward(ctx, [dO, dFinalState], inputs, [, , residuals, solves, starts], { scale, offsets }) {
     const { q, k, v, beta, g, initialState } = inputs;

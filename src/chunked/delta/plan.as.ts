@@ -34,11 +34,10 @@ export class Plan {
   residuals: usize;
   solves: usize;
   starts: usize;
-  // [16, 16] blocks. scores: P (transposed in the backward pass); solve: X, then what applies it; spare: one more for the solve;
-  // pairs: decays of pairs and their transpose; dScores: 32 rows, see dScoresOf.
+  // [16, 16] blocks. scores: P; solve: -A; both transposed in the backward pass. pairs: decays of pairs and their transpose; dScores: 32
+  // rows, see dScoresOf.
   scores: usize;
   solve: usize;
-  spare: usize;
   pairs: usize;
   dScores: usize;
   /** 16 floats each: decay of a token, decay from the chunk's start, decay to its end, diagonal of dP. */
@@ -66,7 +65,7 @@ const PLAN_BYTES: usize = 256;
 
 /** Where the scratch of a chunk ends. */
 export function restAt(s: usize, Kp: i32): usize {
-  return s + PLAN_BYTES + 7 * SQUARE + 320 + 10 * PANEL + 6 * (<usize>Kp << 6) + (<usize>Kp << 2);
+  return s + PLAN_BYTES + 6 * SQUARE + 320 + 10 * PANEL + 6 * (<usize>Kp << 6) + (<usize>Kp << 2);
 }
 
 export function planOf(
@@ -94,8 +93,7 @@ export function planOf(
   p.starts = starts;
   p.scores = s + PLAN_BYTES;
   p.solve = p.scores + SQUARE;
-  p.spare = p.solve + SQUARE;
-  p.pairs = p.spare + SQUARE;
+  p.pairs = p.solve + SQUARE;
   p.dScores = p.pairs + 2 * SQUARE;
   p.head = p.dScores + 2 * SQUARE;
   p.strengths = p.head + 256;

@@ -18,7 +18,7 @@ export function tokenFwd(p: Plan, t: i32, o: usize, final: usize): void {
       if (left >= 8) step(p, q, k, v + at, from, out + at, final + at, residual + at, beta, qk, 4, 4);
       else step(p, q, k, v + at, from, out + at, final + at, residual + at, beta, qk, min(4, left), left - 4);
     }
-    memory.fill(solveAt(p, t, h), 0, SQUARE_ROW);
+    if (p.solves) memory.fill(solveAt(p, t, h), 0, SQUARE_ROW);
   }
 }
 
@@ -60,13 +60,13 @@ function step(
     }
   const b = f32x4.splat(beta), scale = f32x4.splat(p.scale), qks = f32x4.splat(qk);
   const e0 = f32x4.sub(loadN(v, lanes), u0), delta0 = f32x4.mul(b, e0);
-  storeN(residual, e0, lanes);
+  if (p.residuals) storeN(residual, e0, lanes);
   storeN(o, f32x4.mul(scale, madd(qks, delta0, w0)), lanes);
   let delta1 = zero;
   if (second > 0) {
     const e1 = f32x4.sub(loadN(v + 16, second), u1);
     delta1 = f32x4.mul(b, e1);
-    storeN(residual + 16, e1, second);
+    if (p.residuals) storeN(residual + 16, e1, second);
     storeN(o + 16, f32x4.mul(scale, madd(qks, delta1, w1)), second);
   }
   for (let i: usize = 0; i < bytes; i += 4, final += row) {

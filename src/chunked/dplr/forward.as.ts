@@ -19,7 +19,8 @@ export function dplrStarts(T: i32, H: i32, K: i32, V: i32): i32 {
 
 /**
  * q, k, a, b, g [*, H, K], v, o [*, H, V], where * counts tokens; sequence n is tokens offsets[n] to offsets[n + 1]. initial (0: zeros)
- * and final are [N, H, K, V]. For the backward pass it writes z [*, H, V] and `starts` (see dplrStarts; sequence after sequence).
+ * and final are [N, H, K, V]. For the backward pass it writes z [*, H, V] and `starts` (see dplrStarts; sequence after
+ * sequence); 0 for either where there will be none.
  */
 export function dplrFwd(
   q: usize, k: usize, v: usize, a: usize, b: usize, g: usize, initial: usize, o: usize, final: usize, z: usize, starts: usize,
@@ -38,7 +39,7 @@ function sequenceFwd(p: Plan, first: i32, T: i32, o: usize, final: usize): void 
   const K = p.K, V = p.V, heads = <usize>p.H, dense = <usize>(K * V) << 2, size = stateBytes(K, V), states = p.rest;
   for (let h: usize = 0; h < heads; h++) packMatrix(p.initial ? p.initial + h * dense : 0, K, V, states + h * size);
   for (let t = 0; t < T; t += SEGMENT) {
-    if (t) {
+    if (t && p.starts) {
       memory.copy(p.starts, states, heads * size);
       p.starts += heads * size;
     }
@@ -53,7 +54,7 @@ function chunkFwd(p: Plan, t: i32, n: i32, h: i32, o: usize, state: usize): void
   const tiles = (n + 3) >> 2;
   fetchWrites(p, t, n, h, false);
   fetch(valueAt(p, o, t, h), p.values, n, p.V, panelAt(p, 0));
-  fetch(valueAt(p, p.z, t, h), p.values, n, p.V, panelAt(p, 0));
+  if (p.z) fetch(valueAt(p, p.z, t, h), p.values, n, p.V, panelAt(p, 0));
   readChunk(p, t, n, h);
   prepare(p, tiles);
   for (let col = 0; col < p.V; col += 8, state += <usize>p.Kp << 5)
@@ -69,7 +70,7 @@ function valuesFwd(p: Plan, v: usize, z: usize, o: usize, n: i32, col: i32, stat
     packPanel(v, stride, count, p.V, col, pair, 4);
     tileProduct(reads + (row << 2), row, state, Kp, scores + 4 * SCORE_ROW, SCORE_ROW, panel, rows, mine, PANEL_ROW, false);
     solveBlock(scores + 4 * SCORE_ROW + (<usize>rows << 2), pair);
-    unpackPanel(mine, PANEL_ROW, z, stride, count, p.V, col);
+    if (p.z) unpackPanel(mine, PANEL_ROW, z, stride, count, p.V, col);
     const direct = whole && count == 4, out = direct ? o + (<usize>col << 2) : tile;
     tileProduct(reads, row, state, Kp, scores, SCORE_ROW, panel, rows + 8, out, direct ? stride : PANEL_ROW, false);
     if (!direct) unpackPanel(tile, PANEL_ROW, o, stride, count, p.V, col);

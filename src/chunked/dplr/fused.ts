@@ -30,18 +30,20 @@ const fused = fusedOp<Input, Attrs, 'initialState'>({
   name: 'Dplr',
   inputs: ['q', 'k', 'v', 'a', 'b', 'g', 'initialState'],
   saveOutputs: true,
-  forward(ctx, { q, k, v, a, b, g, initialState }, { scale, offsets }) {
+  forward(ctx, { q, k, v, a, b, g, initialState }, { scale, offsets }, taped) {
     const { N, H, K, V } = sizes(q, v, offsets);
-    const [o, z] = [ctx.out(v.shape), ctx.out(v.shape)];
+    const o = ctx.out(v.shape);
     const finalState = ctx.out([N, H, K, V]);
-    const starts = ctx.out([lengthsOf(offsets).reduce((sum, T) => sum + ctx.kernels.dplrStarts(T, H, K, V), 0)]);
+    const startsSize = lengthsOf(offsets).reduce((sum, T) => sum + ctx.kernels.dplrStarts(T, H, K, V), 0);
+    const kept = taped ? [v.shape, [startsSize]].map((shape) => ctx.out(shape)) : [];
+    const [z, starts] = kept;
     withOffsets(ctx, offsets, ctx.kernels.dplrFwdScratch(H, K, V), (table, scratch) =>
       ctx.kernels.dplrFwd(
         ...[q, k, v, a, b, g, initialState, o, finalState, z, starts].map((x) => ctx.ptr(x)),
         ...[table, N, H, K, V, scale, scratch],
       ),
     );
-    return [o, finalState, z, starts];
+    return [o, finalState, ...kept];
   },
   backward(ctx, [dO, dFinalState], { q, k, v, a, b, g, initialState }, [, , z, starts], { scale, offsets }) {
     const { N, H, K, V } = sizes(q, v, offsets);

@@ -7,7 +7,7 @@ import { keyAt, Plan, valueAt } from './plan.as';
 export function tokenFwd(p: Plan, t: i32, o: usize, final: usize): void {
   const state = <usize>(p.K * p.V) << 2;
   for (let h = 0; h < p.H; h++) {
-    const at = <usize>h * state, initial = p.initial ? p.initial + at : 0, z = valueAt(p, p.z, t, h);
+    const at = <usize>h * state, initial = p.initial ? p.initial + at : 0, z = p.z ? valueAt(p, p.z, t, h) : p.rest;
     memory.fill(z, 0, <usize>p.V << 2);
     if (initial) readState(initial, keyAt(p, p.a, t, h), z, p.K, p.V);
     step(p, t, h, initial, z, valueAt(p, o, t, h), final + at);

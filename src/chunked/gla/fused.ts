@@ -38,18 +38,19 @@ const fused = fusedOp<Input, Attrs, 'initialState'>({
   name: 'Gla',
   inputs: ['q', 'k', 'v', 'g', 'initialState'],
   saveOutputs: true,
-  forward(ctx, { q, k, v, g, initialState }, { scale, offsets }) {
+  forward(ctx, { q, k, v, g, initialState }, { scale, offsets }, taped) {
     const { N, H, K, V, perHead } = sizes(q, v, g, offsets);
     const o = ctx.out(v.shape);
     const finalState = ctx.out([N, H, K, V]);
-    const starts = ctx.out([lengthsOf(offsets).reduce((sum, T) => sum + ctx.kernels.glaStarts(T, H, K, V), 0)]);
+    const startsSize = lengthsOf(offsets).reduce((sum, T) => sum + ctx.kernels.glaStarts(T, H, K, V), 0);
+    const starts = taped ? ctx.out([startsSize]) : undefined;
     withOffsets(ctx, offsets, ctx.kernels.glaFwdScratch(H, K, V), (table, scratch) =>
       ctx.kernels.glaFwd(
         ...[q, k, v, g, initialState, o, finalState, starts].map((x) => ctx.ptr(x)),
         ...[table, N, H, K, V, perHead, scale, scratch],
       ),
     );
-    return [o, finalState, starts];
+    return starts ? [o, finalState, starts] : [o, finalState];
   },
   backward(ctx, [dO, dFinalState], { q, k, v, g, initialState }, [, , starts], { scale, offsets }) {
     const { N, H, K, V, perHead } = sizes(q, v, g, offsets);

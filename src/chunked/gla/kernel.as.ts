@@ -135,7 +135,8 @@ export function glaStarts(T: i32, H: i32, K: i32, V: i32): i32 {
 
 /**
  * q, k [*, H, K], v, o [*, H, V], g [*, H, K] or (perHead) [*, H], where * counts tokens; sequence n is tokens offsets[n] to
- * offsets[n + 1]. initial (0: zeros) and final are [N, H, K, V]; starts holds what glaStarts counts, sequence after sequence.
+ * offsets[n + 1]. initial (0: zeros) and final are [N, H, K, V]; starts holds what glaStarts counts, sequence after sequence, or is
+ * 0 where there will be no backward pass.
  */
 export function glaFwd(
   q: usize, k: usize, v: usize, g: usize, initial: usize, o: usize, final: usize, starts: usize,
@@ -148,7 +149,7 @@ export function glaFwd(
     const key = first * keys, value = first * values, gate = first * gates;
     if (T == 1) tokenFwd(q + key, k + key, v + value, g + gate, initial, o + value, final, H, K, V, perHead, scale);
     else sequenceFwd(q + key, k + key, v + value, g + gate, initial, o + value, final, starts, T, H, K, V, perHead, scale, s);
-    starts += <usize>(innerSegments(T) * H) * stateBytes(K, V);
+    if (starts) starts += <usize>(innerSegments(T) * H) * stateBytes(K, V);
     final += states;
     if (initial) initial += states;
   }
@@ -199,7 +200,7 @@ function sequenceFwd(
   const dense = <usize>(K * V) << 2, size = stateBytes(K, V), states = restAt(s, pad8(K));
   for (let h: usize = 0; h < <usize>H; h++) packMatrix(initial ? initial + h * dense : 0, K, V, states + h * size);
   for (let t = 0; t < T; t += SEGMENT) {
-    if (t) {
+    if (t && starts) {
       memory.copy(starts, states, <usize>H * size);
       starts += <usize>H * size;
     }

@@ -22,8 +22,11 @@ export interface FusedOpSpec<I extends string, A, Optional extends I = never> {
   /** Kernel name; `Seqmix` is put before it, and `Grad` after it for the backward kernel. */
   name: string;
   inputs: readonly I[];
-  /** Writes and returns the outputs. */
-  forward(ctx: WasmContext, inputs: Infos<I, Optional>, attrs: A): tf.TensorInfo[];
+  /**
+   * Writes and returns the outputs. Where `taped` is false no gradient can be asked for: what is for the backward pass alone may be left
+   * out at the end of the list, and the outputs before it are the same to the last bit.
+   */
+  forward(ctx: WasmContext, inputs: Infos<I, Optional>, attrs: A, taped: boolean): tf.TensorInfo[];
   /**
    * Either one kernel for the gradients of every differentiable input that was given (one that was not given needs none: leave it out or
    * undefined), or a kernel for each input, which runs only where that gradient is asked for: not for frozen weights, nor for data.
@@ -48,7 +51,8 @@ export function fusedOp<I extends string, A extends object, Optional extends I =
     registered = true;
     const given = spec.inputs.filter((name) => inputs[name]);
     const tensors = given.map((name) => inputs[name] as tf.Tensor);
-    return run(kernelName, tensors, { given, call: attrs } satisfies Call<I, A>);
+    const taped = tf.engine().isTapeOn(); // asked before the kernel runs: inside it, and inside a customGrad, the tape is off
+    return run(kernelName, tensors, { given, call: attrs, taped } satisfies Call<I, A>);
   };
 }
 
@@ -57,6 +61,7 @@ interface Call<I extends string, A> {
   /** Names of the inputs, in the order of the list. */
   given: I[];
   call: A;
+  taped?: boolean;
 }
 
 /** What a backward kernel gets: its tensors are dys, inputs, saved outputs. */
@@ -77,8 +82,8 @@ function register<I extends string, A extends object>(kernelName: string, spec: 
     kernelName,
     backendName: 'wasm',
     kernelFunc: ({ inputs, backend, attrs }) => {
-      const { given, call } = attrs as unknown as Call<I, A>;
-      return spec.forward(WasmContext.of(backend), named(given, inputs as unknown as tf.TensorInfo[]), call);
+      const { given, call, taped = true } = attrs as unknown as Call<I, A>;
+      return spec.forward(WasmContext.of(backend), named(given, inputs as unknown as tf.TensorInfo[]), call, taped);
     },
   });
   const { backward } = spec;
