@@ -28,7 +28,7 @@ export const gka: Suite = {
           'gla',
           'kda',
         ],
-        flopPerCell: 6 + 2 * ITERATIONS, // to write kk and kv and to read kv, 2 each; to multiply by kk in every iteration
+        flopPerCell: 6 + 2 * ITERATIONS, // kk and kv written, kv read, 2 each; and kk read in every iteration, which the kernel itself avoids
       },
     ]),
 };
