@@ -94,11 +94,26 @@ The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the sam
     .description('layers, shapes, parameters and state bytes of a model, without loading weights')
     .argument('<model>', 'a model or run config (.json), a name in pretrained/, or a folder with a model')
     .option('--json', 'print one JSON object', false)
+    .option('--conditioning', 'load the weights, read a text, and show how well gka layers solve on it', false)
+    .option('--text <file>', 'with --conditioning: the text')
+    .option('--tokens <n>', 'with --conditioning: tokens of it to read', integer, 512)
+    .option('--positions <n>', 'with --conditioning: positions to look at', integer, 16)
+    .option('--plot <file>', 'with --conditioning: draw the residuals by steps of the solver (SVG)')
+    .addOption(backendOption())
     .addHelpText(
       'after',
       '\nSettings can be tried out: seqmix describe configs/models/gla-tiny.json --model.numLayers=12',
     )
     .action(async (model: string, options) => {
+      if (options.conditioning) {
+        if (!options.text) throw usage('--conditioning needs a text to read; give --text <file>');
+        if (overrides.length) throw usage(`--conditioning is of a model as it is; leave out ${overrides.join(' ')}`);
+        const { runConditioning } = await import('./conditioning.js');
+        process.exitCode = await runConditioning(model, options);
+        return;
+      }
+      for (const name of ['text', 'plot'])
+        if (options[name] !== undefined) throw usage(`--${name} is for --conditioning, which is not given`);
       const { runDescribe } = await import('./describe.js');
       process.exitCode = await runDescribe(model, { ...options, overrides });
     });

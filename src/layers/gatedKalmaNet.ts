@@ -6,6 +6,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { checkOneOf } from '../chunked/check.js';
+import { solveQueries } from '../chunked/gatedKalmaNet/run.js';
 import { type GatedKalmaNetInputs, gatedKalmaNet, kdaGate, linear } from '../chunked/index.js';
 import {
   ConvolvedMixer,
@@ -159,11 +160,16 @@ export class GatedKalmaNet extends ConvolvedMixer<GatedKalmaNetOptions> {
   }
 
   /**
-   * What the op makes of x without a past, for a look at its recurrence: its inputs, all [B, T, H, ...]. Inside a tidy of the caller.
-   * @param x [B, T, D]
+   * The ridge regressions that x leads to, without a past, for a look at how well they are solved. Inside a tidy of the caller.
+   * @param x [B, T, hiddenSize]
+   * @returns q, k, the solutions [B, T, H, headDim]; g [B, T, H], the log decays, and those of the covariance of the keys
    */
-  opInputs(x: tf.Tensor): GatedKalmaNetInputs {
-    return this.#inputs(this.projectAll(x, Object.keys(this.#projections())), undefined, {});
+  regressions(x: tf.Tensor): Record<'q' | 'k' | 'solution' | 'g' | 'gKk', tf.Tensor> {
+    const { q, k, g } = this.#inputs(this.projectAll(x, Object.keys(this.#projections())), undefined, {});
+    const { numIterations, ridgeRatio, solver, lambdaGradient, form, chunkSize } = this.options;
+    const gKk = this.options.useForgettingGateKk ? g : tf.zerosLike(g);
+    const options = { numIterations, ridgeRatio, solver, lambdaGradient, form, chunkSize: chunkSize ?? 64 };
+    return { q, k, g, gKk, solution: solveQueries({ q, k, g: gKk }, options).o };
   }
 
   protected override run(x: tf.Tensor, state: LayerState | undefined, { cuSeqlens }: ForwardOptions): LayerOutput {

@@ -2,7 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { checkDtype } from '../chunked/check.js';
 import { embedding, linear } from '../chunked/index.js';
-import type { LayerState, WeightInit, WeightSpec } from '../layers/index.js';
+import type { LayerState, SeqLayer, WeightInit, WeightSpec } from '../layers/index.js';
 import { type ModelConfig, type ModelConfigInput, resolveModelConfig } from './config.js';
 import { createDecoder, type Decoder, HEAD, namedLayers, namedSpecs, TABLE } from './decoder.js';
 import { type HeadInputs, headLoss, headScore } from './headLoss.js';
@@ -126,6 +126,20 @@ export class CausalLM {
     this.#check('forwardTo', { ids });
     const run = () => runLayers(this.#decoder, { from: 0, to }, ids, state) as unknown as tf.TensorContainerObject;
     return tf.tidy(run) as unknown as { x: tf.Tensor; state: ModelState };
+  }
+
+  /**
+   * Reads `ids` to show what goes into the mixer of each layer.
+   * @param ids [B, T] int32
+   * @param look called with the number of the layer, its mixer and the input of that [B, T, hiddenSize], which is freed afterwards
+   */
+  watchMixers(ids: tf.Tensor, look: (layer: number, mixer: SeqLayer, x: tf.Tensor) => void): void {
+    this.#check('watchMixers', { ids });
+    tf.tidy(() => {
+      let x = this.#decoder.embeddings.forward(ids).y;
+      for (const [i, block] of this.#decoder.blocks.entries())
+        x = runBlock(block, x, undefined, undefined, (input) => look(i, block.mixer, input)).y;
+    });
   }
 
   /**

@@ -4,6 +4,7 @@ import { type ModelConfig, type ModelConfigInput, resolveModelConfig } from './c
 import { createDecoder, HEAD, namedSpecs, TABLE } from './decoder.js';
 import type { MixerType } from './mixers/index.js';
 import { hasExperts } from './mlps/moe.js';
+import { table } from './table.js';
 
 /** Bytes a stream's state takes. */
 export interface StateDescription {
@@ -189,20 +190,6 @@ function alike(layers: LayerDescription[]): [number, number][] {
     else runs.push([i, i]);
   }
   return runs;
-}
-
-/** Columns padded to the width of their widest cell; all but the first two words of a row are numbers and go to the right. */
-function table(rows: string[][]): string[] {
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column].length)));
-  const isNumber = (column: number) =>
-    rows.slice(1).every((row) => /^[\d,.]+( %| bytes)?$|^tied$|^$/.test(row[column]));
-  const right = widths.map((_, column) => isNumber(column));
-  return rows.map((row) =>
-    row
-      .map((cell, i) => (right[i] ? cell.padStart(widths[i]) : cell.padEnd(widths[i])))
-      .join('  ')
-      .trimEnd(),
-  );
 }
 
 const n = (x: number) => x.toLocaleString('en');

@@ -33,9 +33,18 @@ export function runLayers(
   return { x: y, state: next };
 }
 
-export function runBlock(block: Block, x: tf.Tensor, state: LayerState | undefined, cuSeqlens?: Int32Array) {
+/** @param look called with the input of the mixer, inside a tidy */
+export function runBlock(
+  block: Block,
+  x: tf.Tensor,
+  state: LayerState | undefined,
+  cuSeqlens?: Int32Array,
+  look?: (x: tf.Tensor) => void,
+) {
   return tf.tidy(() => {
-    const mixed = block.mixer.forward(block.attnNorm.forward(x).y, state, { cuSeqlens });
+    const input = block.attnNorm.forward(x).y;
+    look?.(input);
+    const mixed = block.mixer.forward(input, state, { cuSeqlens });
     const h = tf.add(x, mixed.y);
     const y = tf.add(h, block.mlp.forward(block.mlpNorm.forward(h).y).y);
     return { y, state: mixed.state };

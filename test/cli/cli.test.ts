@@ -3,6 +3,8 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { resolveRunConfig } from '../../src/config/index.js';
+import { CausalLM } from '../../src/models/index.js';
+import { exportModel } from '../../src/train/checkpoint/index.js';
 import { train } from '../../src/train/loop.js';
 import { seqmix, temporaryFolder, tinyRun, writeRun } from '../support/run.js';
 
@@ -126,6 +128,48 @@ test('export, then eval of the exported model as of the run; describe without we
   expect(JSON.parse(described.stdout).parameters.total).toBe(3840);
   expect(overridden).toMatchObject({ code: 0, stderr: '' });
   expect(overridden.stdout).toMatch(/2,\d{3} parameters; hidden size 8, 1 layers/);
+});
+
+describe('describe --conditioning', () => {
+  const hybrid = 'hybrid';
+  beforeAll(async () => {
+    const mixers = [{ type: 'gka' as const, numHeads: 2 }, 'softmax_attention' as const];
+    const model = new CausalLM({ hiddenSize: 8, numLayers: 2, mixers, mlp: { intermediateSize: 8 } });
+    const weights = new Map(
+      [...model.weights].map(([name, x]) => [name, { shape: x.shape, data: Float32Array.from(x.dataSync()) }]),
+    );
+    await exportModel(join(cwd, hybrid), { weights, config: model.config, dtype: 'F32' });
+    model.dispose();
+  });
+
+  test('tables, JSON and a picture of the layers that solve', async () => {
+    const args = ['describe', '--conditioning', hybrid, '--text', 'text.txt', '--tokens', '40'];
+    const [table, json] = await Promise.all([run(...args, '--plot', 'residuals.svg'), run(...args, '--json')]);
+    expect(table).toMatchObject({ code: 0, stderr: '' });
+    expect(table.stdout).toMatch(/^hybrid, text\.txt\n40 tokens read, 16 of them looked at in every head\n/);
+    expect(table.stdout).toMatch(/^ +0 +2 +30 steps +0\.02 .* 51\.0$/m);
+    expect(table.stdout).toMatch(/^plot: residuals\.svg$/m);
+    expect(readFileSync(join(cwd, 'residuals.svg'), 'utf8')).toMatch(/^<svg [\s\S]*<\/svg>\n$/);
+    expect(JSON.parse(json.stdout)).toMatchObject({ model: hybrid, tokens: 40, layers: [{ layer: 0, heads: 2 }] });
+  });
+
+  test('what does not fit is said', async () => {
+    const [other, untold, alone, setting] = await Promise.all([
+      run('describe', '--conditioning', 'done', '--text', 'text.txt'),
+      run('describe', '--conditioning', hybrid),
+      run('describe', hybrid, '--plot', 'residuals.svg'),
+      run('describe', '--conditioning', hybrid, '--text', 'text.txt', '--model.numLayers=1'),
+    ]);
+    expect(other.code).toBe(1);
+    expect(other.stderr).toContain('the model has no layer of gka, whose conditioning this is; its layers are of gla');
+    expect(untold).toMatchObject({
+      code: 2,
+      stderr: 'error: --conditioning needs a text to read; give --text <file>\n',
+    });
+    expect(alone).toMatchObject({ code: 2, stderr: 'error: --plot is for --conditioning, which is not given\n' });
+    expect(setting.code).toBe(2);
+    expect(setting.stderr).toContain('--conditioning is of a model as it is; leave out --model.numLayers=1');
+  });
 });
 
 test('doctor', async () => {
