@@ -1,47 +1,26 @@
-/** Residuals of the ridge regressions against steps of the iteration, as an SVG picture. Node only: `echarts` is an optional package. */
-import { importOptional } from '../backend/optional.js';
+/** Residuals of the ridge regressions against steps of the iteration, as an SVG picture: for each layer the worst and, thin, the median. */
+import { linePlot, type PlotSeries } from '../plot/index.js';
 import type { Conditioning } from './conditioning.js';
 
-const grey = { lineStyle: { type: 'dashed' as const, color: '#555555' }, itemStyle: { color: '#555555' } };
+/** Of the layers, in turn. */
+const COLORS = ['#3b78b4', '#c0392b', '#2f9e62', '#b8860b', '#7d5ba6', '#20a4a8'];
 
-/** @throws Error with the remedy where `echarts` is not installed */
+/** @throws Error naming the remedy where the package that draws is not installed */
 export async function plotConditioning({ tokens, layers }: Conditioning, title: string): Promise<string> {
-  const { init } = await importOptional<typeof import('echarts')>(
-    'echarts',
-    'a plot needs the package echarts; install it with `npm i echarts@6`',
-  );
-  const points = (values: readonly number[]) => values.map((residual, steps) => [steps, residual]);
+  const points = (residuals: readonly number[]) => residuals.map((residual, steps) => [steps, residual] as const);
   const bounds = new Map(layers.map(({ ridgeRatio, byIterations }) => [ridgeRatio, byIterations.bound]));
-  const line = (name: string, values: readonly number[], style: object) => ({ name, data: points(values), ...style });
-  const series = [
-    ...layers.flatMap(({ layer, byIterations: { max, median } }) => [
-      line(`layer ${layer}`, max, { lineStyle: { width: 2 } }),
-      line(`layer ${layer}`, median, { lineStyle: { width: 1, opacity: 0.5 } }),
-    ]),
-    ...[...bounds].map(([ridge, bound]) => line(`bound at ridge ${ridge}`, bound, grey)),
-  ];
-  const rows = Math.ceil((layers.length + bounds.size) / 6);
-  const chart = init(null, null, { renderer: 'svg', ssr: true, width: 760, height: 380 + 22 * rows });
-  chart.setOption({
-    animation: false,
-    backgroundColor: '#ffffff',
-    color: ['#3b78b4', '#c0392b', '#2f9e62', '#b8860b', '#7d5ba6', '#20a4a8'],
-    title: {
-      text: title,
-      subtext: `${tokens.toLocaleString('en')} tokens; thick: worst, thin: median`,
-      left: 'center',
-      textStyle: { fontSize: 15 },
-    },
-    legend: { top: 56, icon: 'rect', itemWidth: 18, itemHeight: 3, width: 640 },
-    grid: { left: 74, right: 30, top: 64 + 22 * rows, bottom: 48 },
-    xAxis: { type: 'value', name: 'Chebyshev steps', nameLocation: 'middle', nameGap: 28, max: 'dataMax' },
-    yAxis: {
-      ...{ type: 'log', name: 'relative residual', nameLocation: 'middle', nameGap: 54 },
-      axisLabel: { formatter: (x: number) => (x === 1 ? '1' : x.toExponential(0)) },
-    },
-    series: series.map((one) => ({ type: 'line' as const, showSymbol: false, ...one })),
+  const series = layers.flatMap(({ layer, byIterations: { max, median } }, i): PlotSeries[] => {
+    const shared = { name: `layer ${layer}`, color: COLORS[i % COLORS.length] }; // lines of one name share a place in the legend
+    return [
+      { ...shared, points: points(max), width: 2 },
+      { ...shared, points: points(median), width: 0.7 },
+    ];
   });
-  const svg = chart.renderToSVGString();
-  chart.dispose();
-  return `${svg}\n`;
+  const limits = [...bounds].map(([ridge, bound]) => ({ name: `bound at ridge ${ridge}`, points: points(bound) }));
+  return linePlot({
+    title: `${title}, ${tokens.toLocaleString('en')} tokens`,
+    x: { name: 'Chebyshev steps', max: Math.max(...layers.map(({ byIterations }) => byIterations.bound.length)) - 1 },
+    y: { name: 'relative residual', log: true },
+    series: [...series, ...limits.map((limit) => ({ ...limit, color: '#555555', dashed: true }))],
+  });
 }

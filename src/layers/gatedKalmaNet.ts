@@ -6,7 +6,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { checkOneOf } from '../chunked/check.js';
-import { solveQueries } from '../chunked/gatedKalmaNet/run.js';
+import { ridgeQueries } from '../chunked/gatedKalmaNet/run.js';
 import { type GatedKalmaNetInputs, gatedKalmaNet, kdaGate, linear } from '../chunked/index.js';
 import {
   ConvolvedMixer,
@@ -165,11 +165,9 @@ export class GatedKalmaNet extends ConvolvedMixer<GatedKalmaNetOptions> {
    * @returns q, k, the solutions [B, T, H, headDim]; g [B, T, H], the log decays, and those of the covariance of the keys
    */
   regressions(x: tf.Tensor): Record<'q' | 'k' | 'solution' | 'g' | 'gKk', tf.Tensor> {
-    const { q, k, g } = this.#inputs(this.projectAll(x, Object.keys(this.#projections())), undefined, {});
-    const { numIterations, ridgeRatio, solver, lambdaGradient, form, chunkSize } = this.options;
-    const gKk = this.options.useForgettingGateKk ? g : tf.zerosLike(g);
-    const options = { numIterations, ridgeRatio, solver, lambdaGradient, form, chunkSize: chunkSize ?? 64 };
-    return { q, k, g, gKk, solution: solveQueries({ q, k, g: gKk }, options).o };
+    const { q, k, g, alpha } = this.#inputs(this.projectAll(x, Object.keys(this.#projections())), undefined, {});
+    const { o: solution } = ridgeQueries({ q, k, g, alpha: tf.onesLike(alpha) }, this.#opOptions());
+    return { q, k, g, solution, gKk: this.options.useForgettingGateKk ? g : tf.zerosLike(g) };
   }
 
   protected override run(x: tf.Tensor, state: LayerState | undefined, { cuSeqlens }: ForwardOptions): LayerOutput {

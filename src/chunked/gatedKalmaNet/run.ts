@@ -24,20 +24,32 @@ export type SolveOptions = Required<
 
 /** Inputs and options are already checked. */
 export function runGatedKalmaNet(inputs: GatedKalmaNetInputs, options: GatedKalmaNetOptions): GatedKalmaNetOutput {
-  const { q, k, v, g, alpha, initialState } = inputs;
-  const { form = 'auto', chunkSize = 64, scale, cuSeqlens, decayKk = true } = options;
-  const { numIterations = 30, ridgeRatio = 0.02, solver = 'chebyshev', lambdaGradient = true } = options;
-  const solveOptions = { numIterations, ridgeRatio, solver, lambdaGradient, form, chunkSize, cuSeqlens };
-  const isFused = form === 'auto' && solver === 'chebyshev' && hasFusedKernels('gatedKalmaNet');
+  const { v, k, g, initialState } = inputs;
+  const { form = 'auto', chunkSize = 64, scale, cuSeqlens } = options;
   return tf.tidy(() => {
-    const given = { q, k, alpha, g: decayKk ? g : undefined, kk: initialState?.kk };
-    const { o: queries, finalState: kk } = (isFused ? fusedQueries : plainQueries)(given, solveOptions);
+    const { o: queries, finalState: kk } = ridgeQueries(inputs, options);
     const read = gla({ q: queries, k, v, g, initialState: initialState?.kv }, { scale, chunkSize, form, cuSeqlens });
     return { o: read.o, finalState: { kk, kv: read.finalState } };
   });
 }
 
-/** The queries that `gla` reads with, q + alpha (x - q), as `o`; kk does not decay without g. */
+/**
+ * The queries that `gla` reads with, q + alpha (x - q) [B, T, H, D], as `o`: the solutions x where alpha is 1. And kk after the last token of
+ * every sequence. Inputs and options are already checked; inside a tidy of the caller.
+ */
+export function ridgeQueries(
+  { q, k, g, alpha, initialState }: Omit<GatedKalmaNetInputs, 'v'>,
+  options: GatedKalmaNetOptions,
+): OpOutput {
+  const { form = 'auto', chunkSize = 64, cuSeqlens, decayKk = true } = options;
+  const { numIterations = 30, ridgeRatio = 0.02, solver = 'chebyshev', lambdaGradient = true } = options;
+  const isFused = form === 'auto' && solver === 'chebyshev' && hasFusedKernels('gatedKalmaNet');
+  const given = { q, k, alpha, g: decayKk ? g : undefined, kk: initialState?.kk };
+  const solveOptions = { numIterations, ridgeRatio, solver, lambdaGradient, form, chunkSize, cuSeqlens };
+  return (isFused ? fusedQueries : plainQueries)(given, solveOptions);
+}
+
+/** By plain ops; kk does not decay without g. */
 function plainQueries({ alpha, g, ...inputs }: QueryInputs, options: SolveOptions): OpOutput {
   const { q } = inputs;
   const { o: x, finalState } = solveQueries({ ...inputs, g: g ?? tf.zerosLike(alpha) }, options);
