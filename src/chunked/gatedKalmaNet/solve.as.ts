@@ -119,14 +119,9 @@ function iterate(p: Plan, a: i32): void {
   for (let step = 0; step < p.iterations; step++) {
     omega = 1 / (1 - quarter * omega);
     for (let b: usize = 0; b <= tokens >> 1; b++)
-      scoresOf(x, wide, p.keyColumns + b * (row << 3), Dp, p.weights + tokens * (4 * SQUARE_ROW) + (b << 5), p.scores + (b << 5));
-    for (let i: usize = 0; i < panels; i++) {
-      const at = i << 5;
-      stepOf(
-        x + at, before + at, wide, p.rightSides + at, row, p.diagonal + at, p.right + at, p.left + at, factors,
-        p.scores, p.keyPanels + i * (<usize>C << 5), (a + 1) << 2, rho, omega,
-      );
-    }
+      scoresOf(x, wide, p.keyColumns + b * (row << 3), Dp, p.weights + tokens * (4 * SQUARE_ROW) + (b << 5), omega, p.scores + (b << 5));
+    stepOfState(p, x, before, factors, rho, omega);
+    for (let i: usize = 0; i < panels; i++) addKeys(before + (i << 5), wide, p.scores, p.keyPanels + i * (<usize>C << 5), (a + 1) << 2);
     const next = before;
     before = x;
     x = next;
@@ -149,8 +144,9 @@ function startRows(p: Plan, columns: usize, factor: f32): void {
   }
 }
 
-/** weights * x K^T for 4 rows x and 8 keys, given as a panel of columns; 0 where the weight is 0. */
-function scoresOf(x: usize, wide: usize, keys: usize, Dp: i32, weights: usize, scores: usize): void {
+/** omega * weights * x K^T for 4 rows x and 8 keys, given as a panel of columns; 0 where the weight is 0. */
+function scoresOf(x: usize, wide: usize, keys: usize, Dp: i32, weights: usize, omega: f32, scores: usize): void {
+  const o = f32x4.splat(omega);
   let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
   let x1 = x + wide, x2 = x1 + wide, x3 = x2 + wide;
   for (const end = x + (<usize>Dp << 2); x < end; x += 4, x1 += 4, x2 += 4, x3 += 4, keys += 32) {
@@ -168,37 +164,60 @@ function scoresOf(x: usize, wide: usize, keys: usize, Dp: i32, weights: usize, s
     c30 = madd(s, y, c30);
     c31 = madd(s, z, c31);
   }
-  weigh(c00, weights, scores);
-  weigh(c01, weights + 16, scores + 16);
-  weigh(c10, weights + SQUARE_ROW, scores + SQUARE_ROW);
-  weigh(c11, weights + SQUARE_ROW + 16, scores + SQUARE_ROW + 16);
-  weigh(c20, weights + 2 * SQUARE_ROW, scores + 2 * SQUARE_ROW);
-  weigh(c21, weights + 2 * SQUARE_ROW + 16, scores + 2 * SQUARE_ROW + 16);
-  weigh(c30, weights + 3 * SQUARE_ROW, scores + 3 * SQUARE_ROW);
-  weigh(c31, weights + 3 * SQUARE_ROW + 16, scores + 3 * SQUARE_ROW + 16);
+  weigh(c00, o, weights, scores);
+  weigh(c01, o, weights + 16, scores + 16);
+  weigh(c10, o, weights + SQUARE_ROW, scores + SQUARE_ROW);
+  weigh(c11, o, weights + SQUARE_ROW + 16, scores + SQUARE_ROW + 16);
+  weigh(c20, o, weights + 2 * SQUARE_ROW, scores + 2 * SQUARE_ROW);
+  weigh(c21, o, weights + 2 * SQUARE_ROW + 16, scores + 2 * SQUARE_ROW + 16);
+  weigh(c30, o, weights + 3 * SQUARE_ROW, scores + 3 * SQUARE_ROW);
+  weigh(c31, o, weights + 3 * SQUARE_ROW + 16, scores + 3 * SQUARE_ROW + 16);
 }
 
 // @ts-ignore: decorator
 @inline
-function weigh(x: v128, weight: usize, to: usize): void {
+function weigh(x: v128, omega: v128, weight: usize, to: usize): void {
   const w = v128.load(weight);
-  v128.store(to, v128.and(f32x4.mul(x, w), f32x4.ne(w, f32x4.splat(0))));
+  v128.store(to, v128.and(f32x4.mul(f32x4.mul(omega, x), w), f32x4.ne(w, f32x4.splat(0))));
 }
 
-/** 8 channels of one step for 4 tokens: `before` becomes the next x. T's rows are those of its three diagonals, `factors` weigh it. */
-function stepOf(
-  x: usize, before: usize, wide: usize, b: usize, row: usize, diagonal: usize, right: usize, left: usize, factors: usize,
-  scores: usize, keys: usize, count: i32, rho: f32, omega: f32,
-): void {
-  const x1 = x + wide, x2 = x1 + wide, x3 = x2 + wide, b1 = b + row, b2 = b1 + row, b3 = b2 + row;
-  let d = v128.load(diagonal), r = v128.load(right), l = v128.load(left);
-  let c00 = own(x, b, d, r, l, factors, rho), c10 = own(x1, b1, d, r, l, factors + 4, rho);
-  let c20 = own(x2, b2, d, r, l, factors + 8, rho), c30 = own(x3, b3, d, r, l, factors + 12, rho);
-  d = v128.load(diagonal, 16);
-  r = v128.load(right, 16);
-  l = v128.load(left, 16);
-  let c01 = own(x + 16, b + 16, d, r, l, factors, rho), c11 = own(x1 + 16, b1 + 16, d, r, l, factors + 4, rho);
-  let c21 = own(x2 + 16, b2 + 16, d, r, l, factors + 8, rho), c31 = own(x3 + 16, b3 + 16, d, r, l, factors + 12, rho);
+/** The part of a step for 4 tokens that does without keys: before = omega (b + rho x + factor T x) + (1 - omega) before. */
+function stepOfState(p: Plan, x: usize, before: usize, factors: usize, rho: f32, omega: f32): void {
+  const row = <usize>p.Dp << 2, wide = wideRow(p), o = f32x4.splat(omega), rest = f32x4.splat(1 - omega), kept = f32x4.splat(omega * rho);
+  const f0 = f32x4.splat(omega * load<f32>(factors)), f1 = f32x4.splat(omega * load<f32>(factors, 4));
+  const f2 = f32x4.splat(omega * load<f32>(factors, 8)), f3 = f32x4.splat(omega * load<f32>(factors, 12));
+  let b = p.rightSides, diagonal = p.diagonal;
+  for (const end = b + row; b < end; b += 16, x += 16, before += 16, diagonal += 16) {
+    const d = v128.load(diagonal), r = v128.load(diagonal + row), l = v128.load(diagonal + 2 * row);
+    let at = x, to = before, from = b;
+    stepVector(at, to, from, d, r, l, f0, o, rest, kept);
+    at += wide;
+    to += wide;
+    from += row;
+    stepVector(at, to, from, d, r, l, f1, o, rest, kept);
+    at += wide;
+    to += wide;
+    from += row;
+    stepVector(at, to, from, d, r, l, f2, o, rest, kept);
+    stepVector(at + wide, to + wide, from + row, d, r, l, f3, o, rest, kept);
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function stepVector(x: usize, before: usize, b: usize, d: v128, r: v128, l: v128, factor: v128, o: v128, rest: v128, kept: v128): void {
+  const y = v128.load(x), t = madd(l, v128.load(x - 4), madd(r, v128.load(x + 4), f32x4.mul(d, y)));
+  const old = madd(o, v128.load(b), f32x4.mul(rest, v128.load(before)));
+  v128.store(before, madd(factor, t, madd(kept, y, old)));
+}
+
+/** c += scores K for 4 rows, 8 channels and `count` keys. */
+// @ts-ignore: decorator
+@inline
+function addKeys(c: usize, wide: usize, scores: usize, keys: usize, count: i32): void {
+  const c1 = c + wide, c2 = c1 + wide, c3 = c2 + wide;
+  let c00 = v128.load(c), c01 = v128.load(c, 16), c10 = v128.load(c1), c11 = v128.load(c1, 16);
+  let c20 = v128.load(c2), c21 = v128.load(c2, 16), c30 = v128.load(c3), c31 = v128.load(c3, 16);
   for (const end = scores + (<usize>count << 2); scores < end; scores += 4, keys += 32) {
     const y = v128.load(keys), z = v128.load(keys, 16);
     let s = v128.load_splat<f32>(scores);
@@ -214,21 +233,12 @@ function stepOf(
     c30 = madd(s, y, c30);
     c31 = madd(s, z, c31);
   }
-  const o = f32x4.splat(omega), q = f32x4.splat(1 - omega), before1 = before + wide, before2 = before1 + wide, before3 = before2 + wide;
-  v128.store(before, madd(o, c00, f32x4.mul(q, v128.load(before))));
-  v128.store(before, madd(o, c01, f32x4.mul(q, v128.load(before, 16))), 16);
-  v128.store(before1, madd(o, c10, f32x4.mul(q, v128.load(before1))));
-  v128.store(before1, madd(o, c11, f32x4.mul(q, v128.load(before1, 16))), 16);
-  v128.store(before2, madd(o, c20, f32x4.mul(q, v128.load(before2))));
-  v128.store(before2, madd(o, c21, f32x4.mul(q, v128.load(before2, 16))), 16);
-  v128.store(before3, madd(o, c30, f32x4.mul(q, v128.load(before3))));
-  v128.store(before3, madd(o, c31, f32x4.mul(q, v128.load(before3, 16))), 16);
-}
-
-/** b + rho x + factor T x for four channels of one token. */
-// @ts-ignore: decorator
-@inline
-function own(x: usize, b: usize, d: v128, r: v128, l: v128, factor: usize, rho: f32): v128 {
-  const y = v128.load(x), t = madd(l, v128.load(x - 4), madd(r, v128.load(x + 4), f32x4.mul(d, y)));
-  return madd(v128.load_splat<f32>(factor), t, madd(f32x4.splat(rho), y, v128.load(b)));
+  v128.store(c, c00);
+  v128.store(c, c01, 16);
+  v128.store(c1, c10);
+  v128.store(c1, c11, 16);
+  v128.store(c2, c20);
+  v128.store(c2, c21, 16);
+  v128.store(c3, c30);
+  v128.store(c3, c31, 16);
 }
