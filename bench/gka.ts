@@ -28,7 +28,6 @@ export const gka: Suite = {
           'gla',
           'kda',
         ],
-        flopPerCell: 6 + 2 * ITERATIONS, // kk and kv written, kv read, 2 each; and kk read in every iteration, which the kernel itself avoids
       },
     ]),
 };

@@ -61,8 +61,11 @@ export interface Measured {
   /** What rows call it. */
   name: string;
   peers(params: Params): (string | Contestant)[];
-  /** Multiplications and additions for each cell of the state and token of the recurrence itself, forward; backward counts twice. */
-  flopPerCell: number;
+  /**
+   * Multiplications and additions for each cell of the state and token of the recurrence itself, forward; backward counts twice. Absent where
+   * the kernel's method needs fewer: no share of the limit is given then.
+   */
+  flopPerCell?: number;
 }
 
 /** Rows of all ops at all lengths: against their peers, then growth, then shares of the limit. */
@@ -112,7 +115,8 @@ async function emitGrowth(context: Context, { ours }: Measured, pass: Pass): Pro
 /** What share of the machine's limit (GFLOP/s) the recurrence's own multiply-adds reach. */
 function emitShares(context: Context, points: Point[], limit: number): void {
   for (const { op, T, pass, median, fastest } of points) {
-    const gflops = usefulFlop(op, { T, pass }) / fastest / 1e6;
+    if (op.flopPerCell === undefined) continue;
+    const gflops = usefulFlop(op.flopPerCell, { T, pass }) / fastest / 1e6;
     const row = {
       ...facts(context.suite.name, `${op.ours}: share of the wasm limit`),
       pass,
@@ -125,7 +129,7 @@ function emitShares(context: Context, points: Point[], limit: number): void {
 }
 
 /** Scores inside chunks and states computed again are the price of the method and do not count as useful. */
-function usefulFlop({ flopPerCell }: Measured, { T, pass }: Params): number {
+function usefulFlop(flopPerCell: number, { T, pass }: Params): number {
   const { B, H, K, V } = SIZES;
   return B * T * H * K * V * flopPerCell * (pass === 'fwd' ? 1 : 3);
 }
