@@ -4,6 +4,7 @@ import { C, clearEach, decayPairs, fetch, innerSegments, SEGMENT, SQUARE, SQUARE
 import { madd } from '../wasm/lib/math.as';
 import { PANEL_ROW, panelUpdate, rowsTimesRows, sums4, tileOf, tileRows } from '../wasm/lib/product.as';
 import { packMatrix, packPanel, packRows, pad8, unpackMatrix, unpackPanel } from '../wasm/lib/rows.as';
+import { copyRow } from '../wasm/lib/tail.as';
 import {
   denseStates, gateAt, gateStride, gateWidth, keyAt, keyStride, PER_CHANNEL, Plan, panelAt, planOf, readDecays, readKeys, readStrengths, restAt, solveAt,
   valueAt, valueStride,
@@ -37,7 +38,6 @@ export function deltaFwd(
   offsets: usize, N: i32, H: i32, HV: i32, K: i32, V: i32, gates: i32, scale: f32, s: usize,
 ): void {
   const p = planOf(s, q, k, v, beta, g, initial, residuals, solves, starts, H, HV, K, V, gates, scale);
-  memory.fill(p.scores, 0, 2 * SQUARE); // what is above the diagonal of blocks stays so
   for (let n = 0; n < N; n++, offsets += 4, final += denseStates(p)) {
     const t = load<i32>(offsets), T = load<i32>(offsets, 4) - t;
     if (T == 1) tokenFwd(p, t, o, final);
@@ -48,6 +48,7 @@ export function deltaFwd(
 
 function sequenceFwd(p: Plan, first: i32, T: i32, o: usize, final: usize): void {
   const K = p.K, V = p.V, heads = <usize>p.HV, dense = <usize>(K * V) << 2, size = stateBytes(K, V), states = p.rest;
+  memory.fill(p.scores, 0, 2 * SQUARE); // what is above the diagonal of blocks stays so
   for (let h: usize = 0; h < heads; h++) packMatrix(p.initial ? p.initial + h * dense : 0, K, V, states + h * size);
   const near = max(1, <i32>(NEAR_STATES / size));
   for (let t = 0; t < T; t += SEGMENT) {
@@ -85,7 +86,7 @@ function chunkFwd(p: Plan, t: i32, n: i32, h: i32, o: usize, state: usize): void
   readDecays(p, t, n, h);
   if (p.gates == PER_CHANNEL) prepareChannels(p, tiles);
   else prepareHead(p, t, n, h, tiles);
-  if (p.solves) for (let r = 0; r < n; r++) memory.copy(solveAt(p, t + r, h), p.solve + <usize>r * SQUARE_ROW, SQUARE_ROW);
+  if (p.solves) for (let r = 0; r < n; r++) copyRow(p.solve + <usize>r * SQUARE_ROW, solveAt(p, t + r, h), C);
   valuesFwd(p, t, n, h, o, state);
 }
 
