@@ -5,6 +5,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { ConfigError, runConfigSchema } from '../config/index.js';
 import { blockedThreads } from '../threads/blocked.js';
 import { splitOverrides } from './overrides.js';
+import type { SsmTransferFlags } from './ssmTransfer.js';
 import type { TrainFlags } from './train.js';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
@@ -133,6 +134,22 @@ The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the sam
     });
 
   program
+    .command('ssm-transfer')
+    .description(
+      'how well diagonal state spaces stand for HiPPO-LegS: errors of transfer functions, S4D-LegS against PTD',
+    )
+    .option('--sizes <list>', 'numbers of states, even', integers, [16, 32, 64])
+    .option('--seed <n>', 'of the random output vector and of the perturbations', integer, 0)
+    .option('--gamma <x>', 'weight of the size of an optimised perturbation beside the condition number', number, 100)
+    .option('--steps <n>', 'updates of an optimised perturbation', integer, 300)
+    .option('--plot <file>', 'draw the errors over frequency (SVG; needs the package echarts)')
+    .option('--json', 'print one JSON array', false)
+    .action(async (options: SsmTransferFlags) => {
+      const { runSsmTransfer } = await import('./ssmTransfer.js');
+      process.exitCode = await runSsmTransfer(options);
+    });
+
+  program
     .command('doctor')
     .description('what runs here: versions, backend, SIMD, threads, memory, missing kernels')
     .option('--json', 'print one JSON object', false)
@@ -165,6 +182,8 @@ function integer(text: string): number {
   if (!Number.isInteger(value)) throw usage(`expected a whole number, got "${text}"`);
   return value;
 }
+
+const integers = (text: string): number[] => text.split(',').map(integer);
 
 const usage = (message: string) => new CommanderError(2, 'seqmix.usage', message);
 

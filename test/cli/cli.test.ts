@@ -24,7 +24,7 @@ describe('usage', () => {
   test('--help lists the commands, --version is that of the package', async () => {
     const [help, version] = await Promise.all([run('--help'), run('--version')]);
     expect(help.code).toBe(0);
-    for (const command of ['train', 'generate', 'eval', 'describe', 'export', 'doctor', 'build-native'])
+    for (const command of ['train', 'generate', 'eval', 'describe', 'export', 'ssm-transfer', 'doctor', 'build-native'])
       expect(help.stdout).toMatch(new RegExp(`^ {2}${command} `, 'm'));
     expect(version.stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
@@ -176,4 +176,29 @@ test('doctor', async () => {
   const { code, stdout } = await run('doctor', '--json', '--backend', 'cpu');
   expect(code).toBe(0);
   expect(JSON.parse(stdout)).toMatchObject({ backend: 'cpu', node: process.versions.node });
+});
+
+describe('ssm-transfer', () => {
+  test('a table by size and form, the same each time, and a plot', async () => {
+    const args = ['ssm-transfer', '--sizes', '8,16', '--steps', '3', '--seed', '2'];
+    const [table, json] = await Promise.all([run(...args, '--plot', 'errors.svg'), run(...args, '--json')]);
+    expect(table.code, table.stderr).toBe(0);
+    const rows = table.stdout.trim().split('\n');
+    expect(rows).toHaveLength(2 + 2 * 5);
+    expect(rows[3]).toMatch(/^\| 8 \| S4D-LegS \| {2}\| 1 \| -0\.50 \| /);
+    const studies = JSON.parse(json.stdout) as { size: number; models: { sup: number }[] }[];
+    expect(studies.map(({ size }) => size)).toEqual([8, 16]);
+    const cells = rows.filter((row) => row.includes('S4D-LegS')).map((row) => Number(row.split('|')[6]));
+    for (const [i, { models }] of studies.entries()) expect(cells[i] / models[0].sup).toBeCloseTo(1, 1);
+    expect(readFileSync(join(cwd, 'errors.svg'), 'utf8')).toContain('S4D-LegS, N = 16');
+  });
+
+  test('sizes that are not even are wrong', async () => {
+    const [odd, word] = await Promise.all([run('ssm-transfer', '--sizes', '7'), run('ssm-transfer', '--sizes', 'big')]);
+    expect(odd).toMatchObject({
+      code: 1,
+      stderr: 'error: ssm-transfer: each size must be even and at least 4, got 7\n',
+    });
+    expect(word.code).toBe(2);
+  });
 });
