@@ -74,13 +74,13 @@ function errorPlot(studies: readonly SizeStudy[]): LinePlot {
   return {
     title: 'Error of the transfer function of HiPPO-LegS',
     x: { name: 'ω', log: true },
-    y: { name: '|error|', log: true, min: 1e-9, max: 100 },
-    width: 860,
+    y: { name: '|error|', log: true, min: 1e-8, max: 100 },
+    width: 1000,
     height: 520,
     series: DRAWN.flatMap(({ index, color }) =>
       studies.map(
         (study, i): PlotSeries => ({
-          name: `${study.models[index].model}, N = ${study.size}`,
+          name: `${study.models[index].model.replace(/, gamma .*/, '')}, N = ${study.size}`,
           color: color[Math.max(0, color.length - 1 - last + i)],
           width: i === last ? 1.8 : 1,
           points: errorPoints(study, index),

@@ -43,8 +43,8 @@ export async function linePlot({ title, x, y, series, width = 760, height = 420 
     backgroundColor: '#ffffff',
     color: ['#6b8fb8', '#c0392b', '#3b8a5a', '#b9770e', '#7d5ba6', '#555555'],
     title: { text: title, left: 'center', textStyle: { fontSize: 15 } },
-    legend: { top: 30, icon: 'rect', itemWidth: 18, itemHeight: 3, itemGap: 18 },
-    grid: { left: 70, right: 30, top: 84, bottom: 50 },
+    legend: { ...names(series, width), icon: 'rect', itemWidth: 18, itemHeight: 3, itemGap: 14 },
+    grid: { left: 70, right: series.length > BESIDE ? BESIDE_WIDTH : 30, top: 70, bottom: 50 },
     xAxis: axis(x, 28),
     yAxis: axis(y, 48),
     series: series.map(({ name, points, color, width: lineWidth = 1.5, dashed = false }) => ({
@@ -62,6 +62,13 @@ export async function linePlot({ title, x, y, series, width = 760, height = 420 
   return `${svg}\n`;
 }
 
+/** More lines than these are named beside the plot, fewer above it. */
+const BESIDE = 4;
+const BESIDE_WIDTH = 260;
+
+const names = ({ length }: readonly PlotSeries[], width: number) =>
+  length > BESIDE ? { orient: 'vertical' as const, left: width - BESIDE_WIDTH + 15, top: 'middle' } : { top: 32 };
+
 const axis = ({ name, log = false, min, max }: PlotAxis, nameGap: number) => ({
   type: log ? ('log' as const) : ('value' as const),
   name,
@@ -70,6 +77,8 @@ const axis = ({ name, log = false, min, max }: PlotAxis, nameGap: number) => ({
   min,
   max,
   ...(log && { axisLabel: { formatter: power } }),
+  // decades between labels; left to itself echarts may label two ends and little else
+  ...(log && min && max && { interval: Math.ceil(Math.log10(max / min) / 6) }),
 });
 
 /** 0.001 as 1e-3; 1, 10 and 100 as they are. */

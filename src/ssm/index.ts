@@ -1,4 +1,5 @@
 /** Initial values of diagonal state-space layers, and what shows how good they are: float64, no TensorFlow.js. */
+export { Rng } from '../rng.js';
 export { type ComplexArray, interleaved } from './complexArray.js';
 export { type DiscreteModes, type DiscretisationRule, discretise } from './discretise.js';
 export type { StepRange } from './draws.js';
