@@ -10,6 +10,7 @@ test('the tiny model fits into 2 MB of bfloat16', () => {
   const { parameters, layers } = describeModel(loadModelConfig('configs/models/gka-hybrid-tiny.json'));
   expect(2 * parameters.total).toBeLessThan(1_990_000);
   expect(parameters.total).toBeGreaterThan(900_000);
+  expect(parameters.total).toBe(944_464);
   expect(layers.map(({ mixer }) => mixer)).toEqual(['gka', 'gka', 'gka', 'softmax_attention']);
 });
 
