@@ -9,6 +9,10 @@ export type LayerState = Record<string, tf.Tensor>;
 export interface ForwardOptions {
   /** Packed documents: offsets `[0, n1, n1 + n2, ..., T]`; needs B = 1. States then hold one entry per document. */
   cuSeqlens?: Int32Array;
+  /** Given in training only: dropout draws its masks from it and batch norm takes the statistics of the batch. */
+  training?: Rng;
+  /** Time since the position before, [B, T], in steps of training data; default all 1. Only of layers that know time (S5). */
+  intervals?: tf.Tensor;
 }
 
 export interface LayerOutput {
@@ -34,6 +38,15 @@ export interface WeightSpec {
    * Surpluses are counts: they are summed, not averaged.
    */
   balanceRate?: number;
+  /** Peak learning rate of its own in place of the run's, on the same schedule, where that is smaller; 0 freezes it. */
+  learningRate?: number;
+  /** Takes weight decay or not, whatever its kind. */
+  decays?: boolean;
+  /**
+   * No optimizer's business: its gradient slot holds a statistic of the batch, and after each step w += runningRate * (statistic - w).
+   * Statistics of micro-batches and workers are averaged.
+   */
+  runningRate?: number;
 }
 
 /** Shape and dtype (default float32) of one tensor of a state. */
