@@ -18,6 +18,13 @@ export {
 export { type CrossEntropyOptions, crossEntropy } from './crossEntropy/index.js';
 export type { DeltaOptions, DeltaOutput, DeltaRuleInputs } from './delta/inputs.js';
 export { deltaRule } from './deltaRule/index.js';
+export {
+  type DiscretisationRule,
+  type DiscretiseInputs,
+  type DiscretiseOptions,
+  type DiscretiseOutput,
+  discretise,
+} from './discretise/index.js';
 export { type DplrInputs, dplr } from './dplr/index.js';
 export { type EmbeddingOptions, embedding } from './embedding/index.js';
 export {
