@@ -55,6 +55,12 @@ export { type L2NormOptions, l2Norm } from './l2Norm/index.js';
 export { linearAll } from './linear/all.js';
 export { type LinearInputs, type LinearOptions, linear } from './linear/index.js';
 export {
+  type LinearScanInputs,
+  type LinearScanOptions,
+  type LinearScanOutput,
+  linearScan,
+} from './linearScan/index.js';
+export {
   type MixtureOfExpertsInputs,
   type MixtureOfExpertsOptions,
   mixtureOfExperts,

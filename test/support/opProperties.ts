@@ -20,6 +20,8 @@ export type Draw = (seed: number, length: number, shape: number[]) => Float32Arr
 export interface MixingOp {
   /** Inputs with a time axis, [B, T, ...], by name. */
   tokens: (sizes: Sizes) => Record<string, number[]>;
+  /** Inputs that all tokens share, by name; none by default. */
+  shared?: (sizes: Sizes) => Record<string, number[]>;
   /** Initial states, by name, with the final state that replaces them: `{ initialState: { shape, final: 'finalState' } }`. */
   states: (sizes: Sizes, N: number) => Record<string, { shape: number[]; final: string }>;
   /** Outputs with a time axis, by name. */
@@ -111,6 +113,7 @@ export function drawSample(
   const tensor = (shape: number[], draw: Draw = (s, n) => normal(s, n)) =>
     tf.tensor(draw(next++, tf.util.sizeFromShape(shape), shape), shape, 'float32');
   for (const [name, shape] of Object.entries(op.tokens(sizes))) inputs[name] = tensor(shape, op.draw?.[name]);
+  for (const [name, shape] of Object.entries(op.shared?.(sizes) ?? {})) inputs[name] = tensor(shape, op.draw?.[name]);
   if (initial) for (const [name, { shape }] of Object.entries(states)) inputs[name] = tensor(shape, op.draw?.[name]);
   for (const [name, shape] of Object.entries(op.outputs(sizes))) upstreams[name] = tensor(shape);
   for (const { shape, final } of Object.values(states)) upstreams[final] = tensor(shape);
@@ -161,7 +164,8 @@ export function cutAt({ op, sizes }: Sample, cuts: number[], options: OpOptions)
       const start = ends[n - 1] ?? 0;
       const tokens: Tensors = {};
       for (const name of Object.keys(op.tokens(sizes))) tokens[name] = timeSlice(inputs[name], start, end);
-      pieces.push(op.run({ ...tokens, ...carried }, options));
+      const shared = Object.keys(op.shared?.(sizes) ?? {}).map((name) => [name, inputs[name]]);
+      pieces.push(op.run({ ...tokens, ...Object.fromEntries(shared), ...carried }, options));
       carried = Object.fromEntries(Object.entries(states).map(([name, { final }]) => [name, pieces[n][final]]));
     });
     const joined: Tensors = { ...pieces[pieces.length - 1] };

@@ -1,0 +1,98 @@
+/**
+ * The linear recurrence of HGRN (https://arxiv.org/abs/2311.04823) and S5 (https://arxiv.org/abs/2208.04933) in float64:
+ *
+ *   h_t = a_t h_{t-1} + b_t
+ *
+ * and its gradients by running l_t = dL/dh_t backwards, with complex numbers as pairs of independent real ones:
+ *
+ *   l_t = dO_t + conj(a_{t+1}) l_{t+1}        l_T = dO_T + dFinalState
+ *   db_t = l_t      da_t = l_t conj(h_{t-1})      dg_t = a_t da_t for a = exp(g)
+ */
+import { sequencesOf } from './sequences.js';
+
+export interface LinearScanDims {
+  B: number;
+  T: number;
+  D: number;
+  /** Every array holds pairs [re, im]. */
+  complex?: boolean;
+}
+
+/** Flat row-major arrays: b [B,T,D]; a or its logarithm g [B,T,D] or [D] (told apart by length); initialState [N,D]. */
+export interface LinearScanOracleInputs {
+  a?: ArrayLike<number>;
+  g?: ArrayLike<number>;
+  b: ArrayLike<number>;
+  initialState?: ArrayLike<number>;
+}
+
+/** In the layout of what they belong to. */
+export interface LinearScanOracleResult {
+  o: Float64Array;
+  finalState: Float64Array;
+  da: Float64Array;
+  dg: Float64Array;
+  db: Float64Array;
+  dInitialState: Float64Array;
+}
+
+type Complex = readonly [number, number];
+
+export function linearScanOracle(
+  { a, g, b, initialState }: LinearScanOracleInputs,
+  { B, T, D, complex = false }: LinearScanDims,
+  { reverse = false, cuSeqlens }: { reverse?: boolean; cuSeqlens?: ArrayLike<number> } = {},
+  { dO, dFinalState }: { dO?: ArrayLike<number>; dFinalState?: ArrayLike<number> } = {},
+): LinearScanOracleResult {
+  const parts = complex ? 2 : 1;
+  const get = (x: ArrayLike<number> | undefined, i: number): Complex =>
+    x ? [x[parts * i], complex ? x[2 * i + 1] : 0] : [0, 0];
+  const add = (x: Float64Array, i: number, [re, im]: Complex) => {
+    x[parts * i] += re;
+    if (complex) x[2 * i + 1] += im;
+  };
+  const given = (a ?? g) as ArrayLike<number>;
+  const shared = given.length === D * parts && B * T > 1;
+  const sequences = sequencesOf(B, T, cuSeqlens);
+  const out: LinearScanOracleResult = {
+    o: new Float64Array(b.length),
+    finalState: new Float64Array(sequences.length * D * parts),
+    da: new Float64Array(given.length),
+    dg: new Float64Array(given.length),
+    db: new Float64Array(b.length),
+    dInitialState: new Float64Array(sequences.length * D * parts),
+  };
+  sequences.forEach(([start, length], n) => {
+    for (let d = 0; d < D; d++) {
+      const order = Array.from({ length }, (_, i) => start + (reverse ? length - 1 - i : i));
+      const place = (t: number) => (shared ? d : t * D + d);
+      const factor = (t: number): Complex => (a ? get(a, place(t)) : [Math.exp(given[place(t)]), 0]);
+      const states = [get(initialState, n * D + d)];
+      for (const t of order) {
+        const [ar, ai] = factor(t);
+        const [hr, hi] = states[states.length - 1];
+        const [br, bi] = get(b, t * D + d);
+        states.push([ar * hr - ai * hi + br, ar * hi + ai * hr + bi]);
+        add(out.o, t * D + d, states[states.length - 1]);
+      }
+      add(out.finalState, n * D + d, states[length]);
+
+      let [lr, li] = get(dFinalState, n * D + d);
+      for (let i = length - 1; i >= 0; i--) {
+        const t = order[i];
+        const [ur, ui] = get(dO, t * D + d);
+        lr += ur;
+        li += ui;
+        add(out.db, t * D + d, [lr, li]);
+        const [hr, hi] = states[i];
+        const [ar, ai] = factor(t);
+        const slope: Complex = [lr * hr + li * hi, li * hr - lr * hi];
+        add(out.da, place(t), slope);
+        add(out.dg, place(t), [ar * slope[0], 0]);
+        [lr, li] = [ar * lr + ai * li, ar * li - ai * lr];
+      }
+      add(out.dInitialState, n * D + d, [lr, li]);
+    }
+  });
+  return out;
+}
