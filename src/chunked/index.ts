@@ -9,6 +9,7 @@ export {
   accumulate,
   NonFiniteGradientError,
 } from './adamW/index.js';
+export { type BatchNormInputs, type BatchNormOptions, batchNorm } from './batchNorm/index.js';
 export {
   type CausalConv1dInputs,
   type CausalConv1dOptions,
@@ -49,9 +50,12 @@ export {
   type LogSigmoidGateOptions,
   logSigmoidGate,
 } from './gates/index.js';
+export { type GeluOptions, gelu } from './gelu/index.js';
 export { type GlaInputs, type GlaOptions, type GlaOutput, gla } from './gla/index.js';
+export { type GluInputs, type GluOptions, glu } from './glu/index.js';
 export { type KdaInputs, kda } from './kda/index.js';
 export { type L2NormOptions, l2Norm } from './l2Norm/index.js';
+export { type LayerNormOptions, layerNorm } from './layerNorm/index.js';
 export { linearAll } from './linear/all.js';
 export { type LinearInputs, type LinearOptions, linear } from './linear/index.js';
 export {
@@ -60,6 +64,7 @@ export {
   type LinearScanOutput,
   linearScan,
 } from './linearScan/index.js';
+export { type MaskedScaleOptions, maskedScale } from './maskedScale/index.js';
 export {
   type MixtureOfExpertsInputs,
   type MixtureOfExpertsOptions,

@@ -1,9 +1,12 @@
 /** Sequence-mixing layers: each is a `tf.layers.Layer` with `forward(x, state?) -> { y, state }`. */
+export { BatchNorm, type BatchNormOptions } from './batchNorm.js';
 export { DeltaNet, type DeltaNetOptions } from './deltaNet.js';
+export { type DropoutOptions, dropout } from './dropout.js';
 export { GatedDeltaNet, type GatedDeltaNetOptions } from './gatedDeltaNet.js';
 export { GatedKalmaNet, type GatedKalmaNetOptions } from './gatedKalmaNet.js';
 export { GatedLinearAttention, type GatedLinearAttentionOptions } from './gatedLinearAttention.js';
 export { KimiDeltaAttention, type KimiDeltaAttentionOptions } from './kimiDeltaAttention.js';
+export { LayerNorm, type LayerNormOptions } from './layerNorm.js';
 export { MixtureOfExperts, type MixtureOfExpertsOptions } from './mixtureOfExperts.js';
 export { MultiHeadLatentAttention, type MultiHeadLatentAttentionOptions } from './multiHeadLatentAttention.js';
 export { RMSNorm, type RMSNormOptions } from './rmsNorm.js';

@@ -158,3 +158,93 @@ export function rotaryOracle(
       }
   return { y, dx };
 }
+
+/** The normal distribution function: the series of erf near 0, else the continued fraction of erfc, both to about 1e-15 relative. */
+export function normalDistribution(x: number): number {
+  if (x > 0) return 1 - normalDistribution(-x);
+  const z = -x / Math.SQRT2;
+  if (z < 2) {
+    let [term, sum] = [z, z];
+    for (let n = 1; n < 60; n++) {
+      term *= (-z * z) / n;
+      sum += term / (2 * n + 1);
+    }
+    return 0.5 - sum / Math.sqrt(Math.PI);
+  }
+  let fraction = z;
+  for (let n = 120; n > 0; n--) fraction = z + n / 2 / fraction;
+  return Math.exp(-z * z) / (2 * Math.sqrt(Math.PI) * fraction);
+}
+
+/** y = x * P(x), P the normal distribution function or 0.5 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))). */
+export function geluOracle(x: Numbers, { tanh }: { tanh: boolean }, dy: Numbers) {
+  const [y, dx] = [new Float64Array(x.length), new Float64Array(x.length)];
+  for (let i = 0; i < x.length; i++) {
+    const v = x[i];
+    const z = 2 * Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3);
+    const p = tanh ? sigmoid(z) : normalDistribution(v);
+    const slope = tanh
+      ? sigmoid(z) * sigmoid(-z) * 2 * Math.sqrt(2 / Math.PI) * (1 + 3 * 0.044715 * v * v)
+      : Math.exp(-0.5 * v * v) / Math.sqrt(2 * Math.PI);
+    y[i] = v * p;
+    dx[i] = dy[i] * (p + v * slope);
+  }
+  return { y, dx };
+}
+
+/** y = value * sigmoid(gate). */
+export function gluOracle(value: Numbers, gate: Numbers, dy: Numbers) {
+  const [y, dValue, dGate] = [1, 2, 3].map(() => new Float64Array(value.length));
+  for (let i = 0; i < value.length; i++) {
+    y[i] = value[i] * sigmoid(gate[i]);
+    dValue[i] = dy[i] * sigmoid(gate[i]);
+    dGate[i] = dy[i] * value[i] * sigmoid(gate[i]) * sigmoid(-gate[i]);
+  }
+  return { y, dValue, dGate };
+}
+
+/**
+ * y = n * weight + bias with n = (x - mean) * (variance + eps)^-1/2 over rows of D: mean and biased variance of the row (`layer`) or of
+ * the column (`batch`), or as given (`mean`, `variance` per column). With u = dy * weight: dx = r (u - mean(u) - n mean(u n)), both means
+ * over what the statistics are of; r u alone for given ones. `dxTerms` is the largest |r u|, to which a rounding error is relative;
+ * `offset` the largest |mean| r: a mean in float32 shifts n by so many roundings.
+ */
+export function standardiseOracle(
+  {
+    x,
+    weight,
+    bias,
+    mean,
+    variance,
+  }: Partial<Record<'weight' | 'bias' | 'mean' | 'variance', Numbers>> & { x: Numbers },
+  { D, eps, over }: { D: number; eps: number; over: 'layer' | 'batch' },
+  dy: Numbers,
+) {
+  const size = x.length;
+  const rows = size / D;
+  const [y, dx, dWeight, dBias] = [size, size, D, D].map((n) => new Float64Array(n));
+  const groups = over === 'layer' ? rows : D;
+  const [means, variances] = [new Float64Array(groups), new Float64Array(groups)];
+  let [dxTerms, offset] = [0, 0];
+  for (let group = 0; group < groups; group++) {
+    const count = size / groups;
+    const at = Array.from({ length: count }, (_, i) => (over === 'layer' ? group * D + i : i * D + group));
+    const average = (f: (i: number) => number) => at.reduce((sum, i) => sum + f(i), 0) / count;
+    const m = mean?.[group] ?? average((i) => x[i]);
+    const v = variance?.[group] ?? average((i) => (x[i] - m) ** 2);
+    const r = (v + eps) ** -0.5;
+    offset = Math.max(offset, Math.abs(m) * r);
+    const n = (i: number) => (x[i] - m) * r;
+    const u = (i: number) => dy[i] * (weight?.[i % D] ?? 1);
+    const [meanU, meanUn] = mean ? [0, 0] : [average(u), average((i) => u(i) * n(i))];
+    for (const i of at) {
+      y[i] = n(i) * (weight?.[i % D] ?? 1) + (bias?.[i % D] ?? 0);
+      dx[i] = r * (u(i) - meanU - n(i) * meanUn);
+      dxTerms = Math.max(dxTerms, Math.abs(r * u(i)));
+      dWeight[i % D] += dy[i] * n(i);
+      dBias[i % D] += dy[i];
+    }
+    [means[group], variances[group]] = [m, v];
+  }
+  return { y, dx, dWeight, dBias, mean: means, variance: variances, dxTerms, offset };
+}
