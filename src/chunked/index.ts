@@ -74,3 +74,4 @@ export {
 export { type GatedRmsNormOptions, gatedRmsNorm, type RmsNormOptions, rmsNorm } from './rmsNorm/index.js';
 export { type RotaryEmbeddingOptions, rotaryEmbedding } from './rotary/index.js';
 export { type SwiGluOptions, swiGlu } from './swiGlu/index.js';
+export { type VandermondeInputs, type VandermondeOptions, vandermonde } from './vandermonde/index.js';
