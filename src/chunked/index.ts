@@ -20,6 +20,13 @@ export { type CrossEntropyOptions, crossEntropy } from './crossEntropy/index.js'
 export type { DeltaOptions, DeltaOutput, DeltaRuleInputs } from './delta/inputs.js';
 export { deltaRule } from './deltaRule/index.js';
 export {
+  type DiagonalSsmForm,
+  type DiagonalSsmInputs,
+  type DiagonalSsmOptions,
+  type DiagonalSsmOutput,
+  diagonalSsm,
+} from './diagonalSsm/index.js';
+export {
   type DiscretisationRule,
   type DiscretiseInputs,
   type DiscretiseOptions,

@@ -30,7 +30,10 @@ export interface MixingOp {
   draw?: Record<string, Draw>;
   /** The op; returns outputs and final states by name. */
   run: (inputs: Tensors, options: OpOptions) => Tensors;
-  /** Outputs and final states by name, and the gradient on input x as dx (`q` -> `dq`, `initialState` -> `dInitialState`). */
+  /**
+   * Outputs and final states by name, and the gradient on input x as dx (`q` -> `dq`, `initialState` -> `dInitialState`); as `terms.dx`, one number,
+   * the size of what is summed where terms cancel.
+   */
   oracle: (inputs: Arrays, sizes: Sizes, options: OpOptions, upstream: Arrays) => Arrays;
 }
 
@@ -150,7 +153,10 @@ export function expectOracle(
     names.map((n) => upstreams[n]),
   );
   for (const [i, name] of names.entries()) expectClose(name, outputs[i], want[name], tolerance);
-  for (const name of Object.keys(inputs)) expectClose(gradName(name), grads[name], want[gradName(name)], tolerance);
+  for (const input of Object.keys(inputs)) {
+    const name = gradName(input);
+    expectClose(name, grads[input], want[name], tolerance, want[`terms.${name}`]?.[0]);
+  }
 }
 
 /** The op over the pieces between `cuts` (token indices), each starting from the state the one before left. */
