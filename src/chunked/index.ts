@@ -71,6 +71,7 @@ export {
   type LinearScanOutput,
   linearScan,
 } from './linearScan/index.js';
+export { type LongConvolutionInputs, type LongConvolutionOptions, longConvolution } from './longConvolution/index.js';
 export { type MaskedScaleOptions, maskedScale } from './maskedScale/index.js';
 export {
   type MixtureOfExpertsInputs,
