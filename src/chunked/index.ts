@@ -11,6 +11,15 @@ export {
 } from './adamW/index.js';
 export { type BatchNormInputs, type BatchNormOptions, batchNorm } from './batchNorm/index.js';
 export {
+  type BitLinearInputs,
+  type BitLinearOptions,
+  bitLinear,
+  type QuantisedActivations,
+  type QuantisedWeight,
+  quantiseActivations,
+  quantiseWeight,
+} from './bitLinear/index.js';
+export {
   type CausalConv1dInputs,
   type CausalConv1dOptions,
   type CausalConv1dOutput,
