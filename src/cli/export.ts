@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { cp, mkdir, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
+import { isSequenceConfig } from '../models/index.js';
 import { exportModel, type ModelExport } from '../train/checkpoint/index.js';
 import { modelCard } from '../train/modelCard.js';
 import { type ModelRunInfo, openModel } from '../train/openModel.js';
@@ -21,13 +22,13 @@ export async function runExport(
   const card = join(folder, 'README.md');
   if (!existsSync(card)) {
     const facts = { name: basename(resolve(folder)), config, parameters: size, dtype, run, step };
-    await writeFile(card, modelCard({ ...facts, bitsPerByte: metrics.bestBpb }));
+    await writeFile(card, modelCard({ ...facts, metrics }));
   }
   const at = step === undefined ? '' : ` of step ${step}`;
   console.log(
     `${folder}: ${size.toLocaleString('en')} parameters${at} from ${path} as ${dtype}, ${formatBytes(bytes)}`,
   );
-  console.log(`try it: seqmix generate ${folder} --prompt "The "`);
+  if (!isSequenceConfig(config)) console.log(`try it: seqmix generate ${folder} --prompt "The "`);
   return 0;
 }
 
@@ -38,7 +39,7 @@ async function withTokenizer(
   folder: string,
 ): Promise<ModelRunInfo> {
   const kept = { name, seed, tokenizer, data, train };
-  if (tokenizer.type !== 'huggingface') return kept;
+  if (tokenizer?.type !== 'huggingface') return kept;
   const from = join(path, tokenizer.file);
   const source = existsSync(tokenizer.file) ? tokenizer.file : from; // a run's path is absolute, an export's is beside it
   await cp(source, join(folder, 'tokenizer.json'));

@@ -78,16 +78,48 @@ The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the sam
 
   program
     .command('eval')
-    .description('score a text (nats per token, bits per byte), or the task a model was trained on (accuracy)')
+    .description('score a text (nats per token, bits per byte), a task, or sequences with labels (accuracy, rmse)')
     .argument('<model>', 'a name in pretrained/, or the folder of a run, a checkpoint or an exported model')
-    .argument('[files...]', 'text files or globs; default: the held-out part of the data the model was trained on')
+    .argument(
+      '[files...]',
+      'text files or globs, .jsonl or .csv files for a classifier or regressor; default: the held-out part of the data the model was trained on',
+    )
     .option('--seq-len <n>', 'tokens per window, or of an example of a task; default: as in training', integer)
-    .option('--batch-size <n>', 'windows per batch', integer, 8)
+    .option('--batch-size <n>', 'windows or sequences per batch', integer, 8)
+    .addOption(
+      new Option(
+        '--split <part>',
+        'part of the data of a classifier or regressor; default: test, else validation',
+      ).choices(['train', 'validation', 'test']),
+    )
+    .addOption(
+      new Option('--noise <kind>', 'put noise on the sequences: sinusoids of random phase').choices(['fourier']),
+    )
+    .option('--amplitude <x>', 'with --noise: its root mean square over that of each sequence', number, 0.1)
+    .option('--frequencies <list>', 'with --noise: radians per step, e.g. 0.5,1.25', numbers)
+    .option('--seed <n>', 'with --noise: the same seed gives the same phases', integer, 0)
     .option('--json', 'print one JSON object', false)
     .addOption(backendOption())
     .action(async (model: string, files: string[], options) => {
+      const { noise: kind, amplitude, frequencies, seed, ...flags } = options;
+      if (kind && !frequencies) throw usage('--noise needs --frequencies, in radians per step');
+      if (!kind && frequencies) throw usage('--frequencies is for --noise fourier, which is not given');
       const { runEval } = await import('./eval.js');
-      process.exitCode = await runEval(model, files, options);
+      const noise = kind && { amplitude, frequencies, seed };
+      process.exitCode = await runEval(model, files, { ...flags, noise });
+    });
+
+  program
+    .command('predict')
+    .description('what a classifier or regressor says of each sequence, one JSON object a line')
+    .argument('<model>', 'the folder of a run, a checkpoint or an exported model')
+    .requiredOption('--data <files...>', '.jsonl or .csv files or globs; labels may be missing')
+    .option('--batch-size <n>', 'sequences per batch', integer, 8)
+    .option('--probabilities', 'of a classifier: those of all classes', false)
+    .addOption(backendOption())
+    .action(async (model: string, options) => {
+      const { runPredict } = await import('./predict.js');
+      process.exitCode = await runPredict(model, options);
     });
 
   program
@@ -184,6 +216,8 @@ function integer(text: string): number {
 }
 
 const integers = (text: string): number[] => text.split(',').map(integer);
+
+const numbers = (text: string): number[] => text.split(',').map(number);
 
 const usage = (message: string) => new CommanderError(2, 'seqmix.usage', message);
 

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { familyOf } from '../models/adapters/index.js';
-import { type ModelConfig, resolveModelConfig } from '../models/config.js';
+import { type AnyModelConfig, resolveAnyModelConfig } from '../models/anyConfig.js';
 import { applyOverride, type Override, parseOverrides } from './overrides.js';
 import { isRecord, resolvePaths } from './paths.js';
 import { ConfigError, type Problem } from './problems.js';
@@ -37,7 +37,7 @@ export function loadRunConfig(path: string, overrides: readonly string[] = []): 
  * @param overrides settings that come before the file's: `--model.numLayers=2`; of a run config also others
  * @throws ConfigError as `loadRunConfig` does
  */
-export function loadModelConfig(path: string, overrides: readonly string[] = []): ModelConfig {
+export function loadModelConfig(path: string, overrides: readonly string[] = []): AnyModelConfig {
   const file = configFile(path);
   const model = readJsonFile(file, 'a model or run config');
   if (isRecord(model) && ('train' in model || 'data' in model)) return loadRunConfig(file, overrides).model;
@@ -47,7 +47,7 @@ export function loadModelConfig(path: string, overrides: readonly string[] = [])
     return { path: setting.path.join('.'), message: 'only settings of the model apply to a model config' };
   });
   if (problems.length) throw new ConfigError(file, problems);
-  return resolveModelConfig(raw.model, file);
+  return resolveAnyModelConfig(raw.model, file);
 }
 
 /** The file itself, or the one of the package that a relative path names. */

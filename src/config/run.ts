@@ -1,11 +1,16 @@
 /** From what a run config says to a complete one: defaults filled in, rules across settings checked, every problem in one error. Node only. */
 import type { z } from 'zod';
-import { type ModelConfig, modelProblems, resolveModelConfig } from '../models/config.js';
+import { type AnyModelConfig, anyModelProblems, resolveAnyModelConfig } from '../models/anyConfig.js';
+import { TIMED_MIXERS } from '../models/mixers/timed.js';
+import { isSequenceConfig } from '../models/sequence/config.js';
+import { modelFaults } from '../train/data/labelled/fit.js';
+import { labelledRules, sourceKind } from '../train/data/labelled/kinds.js';
+import { isLabelled, type LabelledSource } from '../train/data/labelled/schema.js';
 import { isTask, taskRules, taskVocabSize } from '../train/data/tasks/index.js';
 import { vocabSizeOf } from '../train/tokenizers/huggingface.js';
 import { readTokenizerFile } from '../train/tokenizers/load.js';
 import { isRecord, resolvePaths } from './paths.js';
-import { ConfigError, type Problem, schemaProblems } from './problems.js';
+import { ConfigError, type Problem, quote, schemaProblems } from './problems.js';
 import { readJsonFile } from './readJson.js';
 import { type RunConfigInput, runConfigSchema, type TokenizerConfig, type TrainConfig } from './runSchema.js';
 import { type Lenient, lenientParse } from './schemaWalk.js';
@@ -14,8 +19,9 @@ type Parsed = z.output<typeof runConfigSchema>;
 
 /** A complete run config: every default there, the model inline, paths absolute. Resolving it again gives it again. */
 export interface RunConfig extends Omit<Parsed, '$schema' | 'model' | 'tokenizer' | 'train' | 'output'> {
-  model: ModelConfig;
-  tokenizer: TokenizerConfig;
+  model: AnyModelConfig;
+  /** Absent where the data are no tokens of a text. */
+  tokenizer?: TokenizerConfig;
   train: TrainConfig;
   /** Folder of the run, relative to the working directory. */
   output: { dir: string };
@@ -53,28 +59,32 @@ export function completeRunConfig(raw: unknown, source: string, found: readonly 
   if (problems.length) throw new ConfigError(source, problems);
   const { $schema: _, ...config } = runConfigSchema.parse(raw);
   const { train, output, data } = config;
-  const samplePrompts = train.samplePrompts ?? (isTask(data.source) ? [] : ['The ']);
+  const isText = !isTask(data.source) && !isLabelled(data.source);
+  const samplePrompts = train.samplePrompts ?? (isText ? ['The '] : []);
+  const tokenizer = config.tokenizer ?? (tokenizerFor(data.source) as TokenizerConfig | undefined);
   const warmupSteps = train.warmupSteps ?? Math.round(train.steps / 20);
   const decaySteps = train.schedule === 'wsd' ? (train.decaySteps ?? Math.ceil(train.steps / 5)) : undefined;
   return {
     ...config,
-    model: resolveModelConfig((raw as RunConfigInput).model),
-    tokenizer: config.tokenizer ?? (tokenizerFor(data.source) as TokenizerConfig),
+    model: resolveAnyModelConfig((raw as RunConfigInput).model),
+    ...(tokenizer && { tokenizer }),
     train: { ...train, samplePrompts, warmupSteps, ...(decaySteps && { decaySteps }) },
     output: { dir: output.dir ?? `runs/${config.name}` },
   };
 }
 
 /** The tokenizer of a config that names none. */
-const tokenizerFor = (source: Lenient<Parsed['data']['source']>): Lenient<TokenizerConfig> =>
-  isTask(source) ? { type: 'ids', vocabSize: taskVocabSize(source) } : { type: 'bytes' };
+function tokenizerFor(source: Lenient<Parsed['data']['source']>): Lenient<TokenizerConfig> | undefined {
+  if (isLabelled(source)) return undefined;
+  return isTask(source) ? { type: 'ids', vocabSize: taskVocabSize(source) } : { type: 'bytes' };
+}
 
 function runProblems(raw: unknown): Problem[] {
   const model = isRecord(raw) ? raw.model : undefined;
   const shell = isRecord(model) ? { ...(raw as object), model: {} } : raw; // the model has rules of its own
   const problems = [
     ...schemaProblems(runConfigSchema, shell),
-    ...(isRecord(model) ? modelProblems(model, ['model']) : []),
+    ...(isRecord(model) ? anyModelProblems(model, ['model']) : []),
   ];
   const config = lenientParse(runConfigSchema, raw);
   if (!config) return problems;
@@ -87,7 +97,8 @@ function runProblems(raw: unknown): Problem[] {
     ...workerRules(config),
     ...dataRules(config),
     ...taskProblems(config),
-    ...vocabularyRules(config, tokenizer),
+    ...labelledProblems(config),
+    ...(isSequenceConfig(config.model) ? [] : vocabularyRules(config, tokenizer)),
   ];
 }
 
@@ -126,7 +137,9 @@ function workerRules({ backend = {}, train = {} }: LenientRun): Problem[] {
 
 function dataRules({ data = {}, train = {} }: LenientRun): Problem[] {
   const problems: Problem[] = [];
-  if (data.valFraction === 0 && train.evalEvery && !(data.source && isTask(data.source)))
+  const examples = data.source && 'valExamples' in data.source;
+  const files = data.source && 'valFiles' in data.source && data.source.valFiles;
+  if (data.valFraction === 0 && train.evalEvery && !examples && !files)
     problems.push({
       path: 'train.evalEvery',
       message: `there is no validation part (data.valFraction is 0), so it must be 0, got ${train.evalEvery}`,
@@ -148,6 +161,51 @@ function taskProblems({ data = {}, train = {}, tokenizer }: LenientRun): Problem
   if (tokenizer?.type && tokenizer.type !== 'ids')
     problems.push({ path: 'tokenizer', message: `a task has ids of its own: leave it out, got "${tokenizer.type}"` });
   return problems;
+}
+
+/** Rules of labelled sequences and of the models that are for them. */
+function labelledProblems({ data = {}, train = {}, model, tokenizer }: LenientRun): Problem[] {
+  const { source, documents } = data;
+  const problem = (path: string, message: string): Problem => ({ path, message });
+  if (!source?.type) return [];
+  if (!isLabelled(source))
+    return isSequenceConfig(model)
+      ? [problem('data.source.type', `a ${model.modelType} needs labelled sequences, got "${source.type}"`)]
+      : [];
+  const problems = labelledRules(source).map(([key, message]) => problem(`data.source.${key}`, message));
+  if (documents) problems.push(problem('data.documents', `is for texts, got "${documents}"`));
+  if (tokenizer) problems.push(problem('tokenizer', `is for texts, got ${quote(tokenizer.type)}; leave it out`));
+  if (train.samplePrompts?.length || train.sampleEvery)
+    problems.push(
+      problem('train.samplePrompts', 'only language models give samples: leave out samplePrompts and sampleEvery'),
+    );
+  const { testFraction = 0 } = source as { testFraction?: number };
+  if ((data.valFraction ?? 0) + testFraction >= 1)
+    problems.push(
+      problem('data.source.testFraction', `leaves nothing for training beside valFraction ${data.valFraction}`),
+    );
+  return typeof model === 'object' ? [...problems, ...fitProblems(model, source)] : problems;
+}
+
+/** The model and what is known of the examples before they are read. */
+function fitProblems(
+  model: Exclude<LenientRun['model'], string | undefined>,
+  source: Lenient<LabelledSource>,
+): Problem[] {
+  const kind = sourceKind(source);
+  const faults = kind
+    ? modelFaults(model, kind)
+    : isSequenceConfig(model)
+      ? []
+      : [['modelType', 'labelled sequences need "sequence_classifier" or "sequence_regressor"']];
+  const mixers = 'mixers' in model ? model.mixers : undefined;
+  const types = mixers?.map((mixer) => (typeof mixer === 'string' ? mixer : mixer?.type));
+  if (kind?.timed && types && !types.some((type) => type === undefined || TIMED_MIXERS.includes(type)))
+    faults.push([
+      'mixers',
+      `samples are at irregular times (data.source.jitter), which only ${TIMED_MIXERS.join(', ')} can tell`,
+    ]);
+  return faults.map(([key, message]) => ({ path: `model.${key}`, message }));
 }
 
 /** @param tokenizer undefined when it is wrong by itself */

@@ -1,7 +1,8 @@
 /** What a run config file may say: one schema, from which the types and the JSON Schema for editors follow. */
 import * as z from 'zod';
 import { BACKENDS } from '../backend/names.js';
-import { modelConfigSchema } from '../models/config.js';
+import { anyModelSchemas } from '../models/anyConfig.js';
+import { labelledSchemas } from '../train/data/labelled/schema.js';
 import { type NpmPackage, npmSources } from '../train/data/npmSources.js';
 import { taskSchemas } from '../train/data/tasks/schema.js';
 
@@ -46,6 +47,7 @@ const sourceSchema = z.discriminatedUnion('type', [
     package: z.enum(packages).describe('an installed package of public texts'),
   }),
   ...taskSchemas,
+  ...labelledSchemas,
 ]);
 
 const dataSchema = z.strictObject({
@@ -55,7 +57,9 @@ const dataSchema = z.strictObject({
     .min(0)
     .lt(1)
     .default(0.1)
-    .describe('share of the tokens of a text, at the end, kept for validation; tasks have valExamples'),
+    .describe(
+      'share kept for validation: of the tokens of a text, at its end, or of sequences; generated ones have valExamples',
+    ),
   documents: z
     .enum(['join', 'separate'])
     .optional()
@@ -67,7 +71,7 @@ const dataSchema = z.strictObject({
 const trainSchema = z.strictObject({
   steps: count().describe('updates'),
   batchSize: count().default(8).describe('sequences per micro-batch'),
-  seqLen: count().default(256).describe('tokens per sequence'),
+  seqLen: count().default(256).describe('tokens per sequence; labelled sequences have lengths of their own'),
   accumulate: count().default(1).describe('micro-batches per update'),
   workers: count().default(1).describe('threads that share the rows of each update, one for each core to be used'),
   workerTimeout: z
@@ -75,12 +79,20 @@ const trainSchema = z.strictObject({
     .nonnegative()
     .default(600)
     .describe('seconds without a sign of life from a worker (it gives one at every kernel) that end the run; 0: none'),
-  lr: z.number().positive().default(1e-3).describe('peak learning rate'),
+  lr: z
+    .number()
+    .positive()
+    .default(1e-3)
+    .describe('peak learning rate; some weights of state spaces have a lower one of their own'),
   schedule: z.enum(['cosine', 'wsd', 'constant']).default('cosine').describe('shape after the warm-up'),
   warmupSteps: countOrOff().optional().describe('steps of linear warm-up; default 1/20 of steps'),
   decaySteps: count().optional().describe('steps of the final decay of wsd; default 1/5 of steps'),
   minLrRatio: z.number().min(0).max(1).default(0.1).describe('final learning rate / lr; constant ignores it'),
-  weightDecay: z.number().nonnegative().default(0.1).describe('decoupled; matrices only'),
+  weightDecay: z
+    .number()
+    .nonnegative()
+    .default(0.1)
+    .describe('decoupled; matrices only, unless a layer says otherwise'),
   betas: z
     .tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)])
     .default([0.9, 0.95])
@@ -119,9 +131,11 @@ export const runConfigSchema = z
     seed: z.int().default(0).describe('decides start weights, order of the data, samples'),
     backend: backendSchema.prefault({}),
     model: z
-      .union([z.string().min(1), modelConfigSchema])
+      .union([z.string().min(1), ...anyModelSchemas])
       .describe('a model config, or the path of one relative to this file'),
-    tokenizer: tokenizerSchema.optional().describe('default: bytes; for a generated task, its ids'),
+    tokenizer: tokenizerSchema
+      .optional()
+      .describe('default: bytes; for a generated task, its ids; labelled sequences have none'),
     data: dataSchema,
     train: trainSchema,
     output: z

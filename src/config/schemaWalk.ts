@@ -113,6 +113,15 @@ function literalsFit(option: z.core.$ZodType, raw: unknown): boolean {
   if (def.type !== 'object') return true;
   return Object.entries(def.shape).every(([key, child]) => {
     const field = defOf(child as z.ZodType);
-    return field.type !== 'literal' || field.values.includes((raw as Record<string, never>)[key]);
+    if (field.type !== 'literal') return true;
+    const value = (raw as Record<string, unknown>)[key];
+    const given = value === undefined ? defaultOf(child as z.ZodType) : value;
+    return field.values.includes(given as never);
   });
+}
+
+/** What a field is where it is left out. */
+function defaultOf(schema: z.ZodType): unknown {
+  const def = schema._zod.def as z.core.$ZodTypes['_zod']['def'];
+  return def.type === 'default' ? def.defaultValue : undefined;
 }

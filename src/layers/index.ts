@@ -5,6 +5,7 @@ export { type DropoutOptions, dropout } from './dropout.js';
 export { GatedDeltaNet, type GatedDeltaNetOptions } from './gatedDeltaNet.js';
 export { GatedKalmaNet, type GatedKalmaNetOptions } from './gatedKalmaNet.js';
 export { GatedLinearAttention, type GatedLinearAttentionOptions } from './gatedLinearAttention.js';
+export { InputProjection, type InputProjectionOptions } from './inputProjection.js';
 export { KimiDeltaAttention, type KimiDeltaAttentionOptions } from './kimiDeltaAttention.js';
 export { LayerNorm, type LayerNormOptions } from './layerNorm.js';
 export { MixtureOfExperts, type MixtureOfExpertsOptions } from './mixtureOfExperts.js';

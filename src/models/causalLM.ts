@@ -2,19 +2,19 @@
 import * as tf from '@tensorflow/tfjs';
 import { checkDtype } from '../chunked/check.js';
 import { embedding, linear } from '../chunked/index.js';
-import type { LayerState, SeqLayer, WeightInit, WeightSpec } from '../layers/index.js';
+import type { ForwardOptions, LayerState, SeqLayer } from '../layers/index.js';
+import type { Rng } from '../rng.js';
+import type { AnyModelConfig } from './anyConfig.js';
 import { type ModelConfig, type ModelConfigInput, resolveModelConfig } from './config.js';
-import { createDecoder, type Decoder, HEAD, namedLayers, namedSpecs, TABLE } from './decoder.js';
+import { createDecoder, type Decoder, HEAD, layersOf, partsOf, TABLE } from './decoder.js';
 import { type HeadInputs, headLoss, headScore } from './headLoss.js';
 import { initialWeights } from './initialWeights.js';
-import { runBlock, runLayers } from './layerRange.js';
+import { ofLayer, runBlock, runLayers } from './layerRange.js';
 import { recomputed } from './recompute.js';
+import { type NamedArrays, TrainableModel } from './trainableModel.js';
 
 /** What a model remembers of the tokens it has read: the state of each layer's mixer. The caller owns the tensors. */
 export type ModelState = LayerState[];
-
-/** Float32 arrays by name: what `loadWeights` takes. */
-export type NamedArrays = ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>;
 
 export interface CausalLMOptions {
   /** Start of the random weights; default 0. */
@@ -49,52 +49,28 @@ export interface LossOptions {
   positions?: Int32Array;
   /** Keep only the input of each block for the backward pass, which runs the block again. Same numbers, default false. */
   recompute?: boolean;
-}
-
-/** The weights do not fit the model: nothing was loaded. */
-export class WeightsError extends Error {
-  override readonly name = 'WeightsError';
+  /** Given in training only: dropout draws its masks from it. */
+  training?: Rng;
 }
 
 /**
  * A decoder-only language model built from a config. Layer i: `h = x + mixer(norm(x))`, `y = h + mlp(norm(h))`.
  * Weights bear the names of the published checkpoints (`model.layers.0.attn.q_proj.weight`).
  */
-export class CausalLM {
+export class CausalLM extends TrainableModel {
   /** Every option, defaults filled in. */
   readonly config: ModelConfig;
-  /** All trainable weights by their published names. */
-  readonly weights: ReadonlyMap<string, tf.Variable>;
-  /** Weights that no optimizer moves, and their rates: their "gradients" are surpluses of load (see `WeightSpec.balanceRate`). */
-  readonly balanceRates: ReadonlyMap<string, number>;
   readonly #decoder: Decoder;
-  readonly #decayed: ReadonlySet<string>;
   /** [V, D]: the output projection. */
   readonly #head: tf.Variable<tf.Rank.R2>;
 
-  /** @throws ConfigError that lists everything wrong with the config, WeightsError as `loadWeights` does */
-  constructor(config: ModelConfigInput | ModelConfig = {}, { seed = 0, weights }: CausalLMOptions = {}) {
-    this.config = resolveModelConfig(config);
-    this.#decoder = createDecoder(this.config);
-    const specs = namedSpecs(this.config, this.#decoder);
-    this.#decayed = new Set([...specs].filter(([, { kind }]) => kind === 'matrix').map(([name]) => name));
-    this.balanceRates = new Map(
-      [...specs].flatMap(([name, { balanceRate }]) => (balanceRate === undefined ? [] : [[name, balanceRate]])),
-    );
-    if (weights) checkWeights('CausalLM', specs, weights);
-    const random = initialWeights(seed, this.config.initializerRange);
-    this.weights = buildWeights(this.#decoder, specs, (name, spec) => weights?.get(name)?.data ?? random(name, spec));
-    this.#head = this.weights.get(this.config.tieEmbeddings ? TABLE : HEAD) as tf.Variable<tf.Rank.R2>;
-  }
-
-  /** Numbers in all weights; a tied head counts once. */
-  get numParameters(): number {
-    return [...this.weights.values()].reduce((sum, { size }) => sum + size, 0);
-  }
-
-  /** True for the weights that weight decay should leave alone: norms, biases and gates' constants. */
-  noDecay(name: string): boolean {
-    return !this.#decayed.has(name);
+  /** @throws ConfigError that lists everything wrong with the config (that of a classifier is wrong), WeightsError as `loadWeights` does */
+  constructor(input: ModelConfigInput | AnyModelConfig = {}, { seed = 0, weights }: CausalLMOptions = {}) {
+    const config = resolveModelConfig(input);
+    const decoder = createDecoder(config);
+    super('CausalLM', partsOf(config, decoder), initialWeights(seed, config.initializerRange), weights);
+    [this.config, this.#decoder] = [config, decoder];
+    this.#head = this.weights.get(config.tieEmbeddings ? TABLE : HEAD) as tf.Variable<tf.Rank.R2>;
   }
 
   /**
@@ -110,7 +86,7 @@ export class CausalLM {
   ): CausalLMOutput {
     this.#check('forward', { ids }, state);
     return tf.tidy(() => {
-      const { x, state: next } = this.#runBlocks(ids, state, cuSeqlens);
+      const { x, state: next } = this.#runBlocks(ids, state, { cuSeqlens });
       const { y } = this.#decoder.norm.forward(lastOnly ? lastTokens(x, cuSeqlens) : x);
       return { logits: linear({ x: y, weight: this.#head }), state: next } as unknown as tf.TensorContainerObject;
     }) as unknown as CausalLMOutput;
@@ -138,7 +114,7 @@ export class CausalLM {
     tf.tidy(() => {
       let x = this.#decoder.embeddings.forward(ids).y;
       for (const [i, block] of this.#decoder.blocks.entries())
-        x = runBlock(block, x, undefined, undefined, (input) => look(i, block.mixer, input)).y;
+        x = runBlock(block, x, undefined, { look: (input) => look(i, block.mixer, input) }).y;
     });
   }
 
@@ -159,7 +135,7 @@ export class CausalLM {
   score(
     inputs: tf.Tensor,
     targets: tf.Tensor,
-    { ignoreIndex, ...options }: Omit<LossOptions, 'recompute'> = {},
+    { ignoreIndex, ...options }: Omit<LossOptions, 'recompute' | 'training'> = {},
   ): { loss: tf.Scalar; hits: tf.Scalar } {
     return tf.tidy(() => headScore(this.#scored('score', inputs, targets, options), { ignoreIndex }));
   }
@@ -169,14 +145,14 @@ export class CausalLM {
     method: string,
     inputs: tf.Tensor,
     targets: tf.Tensor,
-    { cuSeqlens, recompute, positions }: Omit<LossOptions, 'ignoreIndex'>,
+    { recompute, positions, ...options }: Omit<LossOptions, 'ignoreIndex'>,
   ): HeadInputs {
     this.#check(method, { inputs });
     const shape = positions ? [positions.length] : inputs.shape;
     if (!tf.util.arraysEqual(shape, targets.shape))
       throw new RangeError(`CausalLM.${method}: targets must have shape [${shape}], got [${targets.shape}]`);
     checkDtype(`CausalLM.${method}`, { targets }, 'int32');
-    const x = recompute ? this.#recomputedBlocks(inputs, cuSeqlens) : this.#runBlocks(inputs, undefined, cuSeqlens).x;
+    const x = recompute ? this.#recomputedBlocks(inputs, options) : this.#runBlocks(inputs, undefined, options).x;
     const all = tf.reshape(x, [-1, this.config.hiddenSize]);
     const rows = positions ? embedding({ ids: tf.tensor1d(positions, 'int32'), table: all }) : all;
     return {
@@ -196,32 +172,16 @@ export class CausalLM {
     return this.#decoder.blocks.reduce((sum, { mixer }) => sum + mixer.stateSize(batch, position), 0);
   }
 
-  /**
-   * Replaces all weights, or none.
-   * @throws WeightsError that lists every missing, unknown and misshapen name
-   */
-  loadWeights(weights: NamedArrays): void {
-    checkWeights('CausalLM.loadWeights', this.weights, weights);
-    for (const [name, variable] of this.weights)
-      tf.tidy(() => variable.assign(tf.tensor((weights.get(name) as { data: Float32Array }).data, variable.shape)));
-  }
-
-  /** Frees all weights. */
-  dispose(): void {
-    for (const [, layer] of namedLayers(this.#decoder)) layer.dispose();
-    if (!this.config.tieEmbeddings) this.#head.dispose();
-  }
-
-  #runBlocks(ids: tf.Tensor, state?: ModelState, cuSeqlens?: Int32Array): { x: tf.Tensor; state: ModelState } {
-    return runLayers(this.#decoder, { from: 0, to: this.config.numLayers }, ids, state, cuSeqlens);
+  #runBlocks(ids: tf.Tensor, state?: ModelState, options?: ForwardOptions): { x: tf.Tensor; state: ModelState } {
+    return runLayers(this.#decoder, { from: 0, to: this.config.numLayers }, ids, state, options);
   }
 
   /** The blocks without their states. */
-  #recomputedBlocks(ids: tf.Tensor, cuSeqlens?: Int32Array): tf.Tensor {
+  #recomputedBlocks(ids: tf.Tensor, options: ForwardOptions): tf.Tensor {
     let x = this.#decoder.embeddings.forward(ids).y;
-    for (const block of this.#decoder.blocks) {
-      const weights = Object.values(block).flatMap((layer) => [...layer.weightsByName().values()]);
-      x = recomputed((x) => runBlock(block, x, undefined, cuSeqlens).y, x, weights);
+    for (const [i, block] of this.#decoder.blocks.entries()) {
+      const weights = layersOf(block).flatMap((layer) => [...layer.weightsByName().values()]);
+      x = recomputed((x) => runBlock(block, x, undefined, ofLayer(options, i)).y, x, weights);
     }
     return x;
   }
@@ -249,49 +209,4 @@ function lastTokens(x: tf.Tensor, cuSeqlens?: Int32Array): tf.Tensor {
     'int32',
   );
   return tf.reshape(tf.gather(tf.reshape(x, [T, D]), rows), [-1, 1, D]);
-}
-
-/** Builds every layer with the model's start values and collects the weights in the order of `specs`. */
-function buildWeights(
-  decoder: Decoder,
-  specs: ReadonlyMap<string, WeightSpec>,
-  init: WeightInit,
-): Map<string, tf.Variable> {
-  const weights = new Map<string, tf.Variable>();
-  for (const [prefix, layer] of namedLayers(decoder)) {
-    layer.buildWith((name, spec) => init(`${prefix}.${name}`, spec));
-    for (const [name, weight] of layer.weightsByName()) weights.set(`${prefix}.${name}`, weight);
-  }
-  const head = specs.get(HEAD);
-  if (head)
-    weights.set(
-      HEAD,
-      tf.tidy(() => tf.variable(tf.tensor(init(HEAD, head), head.shape))),
-    );
-  return weights;
-}
-
-function checkWeights(who: string, want: ReadonlyMap<string, { shape: number[] }>, got: NamedArrays): void {
-  const names = [...want.keys()];
-  const faults: [string, string[]][] = [
-    ['missing', names.filter((name) => !got.has(name))],
-    ['not of this model', [...got.keys()].filter((name) => !want.has(name))],
-    ['of another shape', names.flatMap((name) => shapeFault(name, want.get(name)!.shape, got.get(name)))],
-  ];
-  const lines = faults
-    .filter(([, list]) => list.length)
-    .map(([fault, list]) => `  ${fault} (${list.length}): ${list.join(', ')}`);
-  if (lines.length)
-    throw new WeightsError(`${who}: the weights do not fit this model; nothing was loaded\n${lines.join('\n')}`);
-}
-
-function shapeFault(
-  name: string,
-  shape: number[],
-  weight?: { shape: readonly number[]; data: Float32Array },
-): string[] {
-  if (!weight) return [];
-  if (!tf.util.arraysEqual(shape, [...weight.shape])) return [`${name} must be [${shape}], got [${weight.shape}]`];
-  const size = tf.util.sizeFromShape(shape);
-  return weight.data.length === size ? [] : [`${name} must hold ${size} numbers, got ${weight.data.length}`];
 }

@@ -2,8 +2,9 @@
 import * as z from 'zod';
 import { ConfigError, formatPath, type Problem, schemaProblems } from '../config/problems.js';
 import { lenientParse, type Path } from '../config/schemaWalk.js';
-import { type MixerConfig, type MixerType, mixerDefaultsSchema, mixerSchema, settingsOf } from './mixers/index.js';
-import { count, type MixerSettings } from './mixers/mixer.js';
+import { type MixerConfig, mixerDefaultsSchema, mixerSchema } from './mixers/index.js';
+import { count } from './mixers/mixer.js';
+import { type MixersInput, mixerProblems, resolveMixers } from './mixers/perLayer.js';
 import { type MoeConfig, moeRules, moeSchema } from './mlps/moe.js';
 
 /** What a model config file may say. */
@@ -68,10 +69,7 @@ export function resolveModelConfig(raw: unknown, source = 'model config'): Model
   if (problems.length) throw new ConfigError(source, problems);
   const config = modelConfigSchema.parse(raw);
   const { $schema: _, mixerDefaults: _d, mixers: _m, ...rest } = config;
-  const mixers = mixerOptions(raw as ModelConfigInput, config.numLayers).map(({ options }) =>
-    parseMixer(options, config),
-  );
-  return { ...rest, mixers, mlp: resolveMlp(config) };
+  return { ...rest, mixers: resolveMixers(raw as MixersInput, config), mlp: resolveMlp(config) };
 }
 
 /** Everything wrong with a model config; `at` is put before each path. */
@@ -81,44 +79,7 @@ export function modelProblems(raw: unknown, at: Path = []): Problem[] {
   if (!config) return problems;
   for (const [key, fault] of moeRules(config.mlp?.moe ?? {}))
     problems.push({ path: formatPath([...at, 'mlp', 'moe', key]), message: fault });
-  const input = (raw ?? {}) as ModelConfigInput;
-  const seen = new Set<string>();
-  const pattern = Array.isArray(input.mixers) ? input.mixers.length : 1;
-  for (const { options, index } of mixerOptions(input, Math.min(config.numLayers ?? pattern, pattern))) {
-    const settings = settingsOf(options.type);
-    const mixer = settings && lenientParse(settings.schema, options);
-    if (!mixer) continue;
-    for (const [key, fault] of settings.rules(mixer, config)) {
-      const path = formatPath([...at, ...placeOf(input, options.type as MixerType, index, key)]);
-      if (!seen.has(path + fault)) problems.push({ path, message: fault });
-      seen.add(path + fault);
-    }
-  }
-  return problems;
-}
-
-/** Where a setting of a layer was written; where it could be when it was not. */
-function placeOf(input: ModelConfigInput, type: MixerType, index: number, key: string): Path {
-  const given = (input.mixers?.[index] as Record<string, unknown> | undefined)?.[key] !== undefined;
-  const shared = (input.mixerDefaults?.[type] as Record<string, unknown> | undefined)?.[key] !== undefined;
-  return !given && shared ? ['mixerDefaults', type, key] : ['mixers', index, key];
-}
-
-/** The options of each layer as written: those in `mixers` over those in `mixerDefaults`; `index` is the place in `mixers`. */
-function mixerOptions(input: ModelConfigInput, layers: number): { options: Record<string, unknown>; index: number }[] {
-  const pattern = Array.isArray(input.mixers) && input.mixers.length ? input.mixers : (['gla'] as const);
-  return Array.from({ length: layers }, (_, layer) => {
-    const index = layer % pattern.length;
-    const item = pattern[index];
-    const own = typeof item === 'string' ? { type: item } : (item ?? {});
-    const shared = input.mixerDefaults?.[(own as { type: MixerType }).type];
-    return { options: { ...shared, ...own } as Record<string, unknown>, index };
-  });
-}
-
-function parseMixer(options: Record<string, unknown>, model: z.output<typeof modelConfigSchema>): MixerConfig {
-  const { schema, resolve } = settingsOf(options.type) as MixerSettings;
-  return resolve(schema.parse(options), model) as MixerConfig;
+  return [...problems, ...mixerProblems((raw ?? {}) as MixersInput, config, at)];
 }
 
 function resolveMlp({ hiddenSize, mlp }: z.output<typeof modelConfigSchema>): ModelConfig['mlp'] {

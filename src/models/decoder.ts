@@ -3,14 +3,35 @@ import { RMSNorm, type SeqLayer, TokenEmbedding, type WeightSpec } from '../laye
 import { matrix } from '../layers/weightSpecs.js';
 import type { ModelConfig } from './config.js';
 import { createMixer, createMlp } from './registry.js';
+import { type ModelParts, specsOf } from './trainableModel.js';
 
-/** `h = x + mixer(attnNorm(x)); y = h + mlp(mlpNorm(h))` */
+/**
+ * `h = x + mixer(attnNorm(x)); y = h + mlp(mlpNorm(h))`, the second half only where there is an mlp. After-norm blocks have
+ * `h = attnNorm(x + mixer(x))` and so on.
+ */
 export interface Block {
-  attnNorm: RMSNorm;
+  attnNorm: SeqLayer;
   mixer: SeqLayer;
-  mlpNorm: RMSNorm;
-  mlp: SeqLayer;
+  mlpNorm?: SeqLayer;
+  mlp?: SeqLayer;
+  /** Where the norms stand; default `pre`. */
+  normPosition?: 'pre' | 'post';
+  /** Share of what each half adds that training drops, tied along time; default 0. */
+  dropout?: number;
 }
+
+/** The layers of a block with the names they have in checkpoints, in the order the data flow. */
+export function namedLayersOf({ attnNorm, mixer, mlpNorm, mlp }: Block): [name: string, layer: SeqLayer][] {
+  const all: [string, SeqLayer | undefined][] = [
+    ['attn_norm', attnNorm],
+    ['attn', mixer],
+    ['mlp_norm', mlpNorm],
+    ['mlp', mlp],
+  ];
+  return all.filter((entry): entry is [string, SeqLayer] => entry[1] !== undefined);
+}
+
+export const layersOf = (block: Block): SeqLayer[] => namedLayersOf(block).map(([, layer]) => layer);
 
 /** Embedding, blocks and final norm; the head is a matrix [vocabSize, hiddenSize] beside them, or the embedding table. */
 export interface Decoder {
@@ -43,20 +64,24 @@ export function createDecoder(config: ModelConfig): Decoder {
 
 /** Every layer with the prefix of its weights' names, in the order the data flow. */
 export function namedLayers({ embeddings, blocks, norm }: Decoder): [prefix: string, layer: SeqLayer][] {
-  const inner = blocks.flatMap(({ attnNorm, mixer, mlpNorm, mlp }, i): [string, SeqLayer][] => [
-    [`model.layers.${i}.attn_norm`, attnNorm],
-    [`model.layers.${i}.attn`, mixer],
-    [`model.layers.${i}.mlp_norm`, mlpNorm],
-    [`model.layers.${i}.mlp`, mlp],
-  ]);
-  return [['model.embeddings', embeddings], ...inner, ['model.norm', norm]];
+  return [['model.embeddings', embeddings], ...namedBlocks(blocks), ['model.norm', norm]];
+}
+
+/** The layers of all blocks with their prefixes. */
+export function namedBlocks(blocks: readonly Block[]): [prefix: string, layer: SeqLayer][] {
+  return blocks.flatMap((block, i) =>
+    namedLayersOf(block).map(([name, layer]): [string, SeqLayer] => [`model.layers.${i}.${name}`, layer]),
+  );
+}
+
+/** Every part of the model with weights. */
+export function partsOf(config: ModelConfig, decoder: Decoder): ModelParts {
+  const loose: ModelParts['loose'] = config.tieEmbeddings
+    ? {}
+    : { [HEAD]: matrix(config.vocabSize, config.hiddenSize) };
+  return { layers: namedLayers(decoder), loose };
 }
 
 /** What every weight of the model is, by its published name. */
-export function namedSpecs(config: ModelConfig, decoder = createDecoder(config)): Map<string, WeightSpec> {
-  const specs = namedLayers(decoder).flatMap(([prefix, layer]) =>
-    Object.entries(layer.weightSpecs()).map(([name, spec]) => [`${prefix}.${name}`, spec] as const),
-  );
-  const head = config.tieEmbeddings ? [] : [[HEAD, matrix(config.vocabSize, config.hiddenSize)] as const];
-  return new Map([...specs, ...head]);
-}
+export const namedSpecs = (config: ModelConfig, decoder = createDecoder(config)): Map<string, WeightSpec> =>
+  specsOf(partsOf(config, decoder));

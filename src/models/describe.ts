@@ -1,5 +1,6 @@
 /** What a config amounts to, without allocating a weight: shapes, parameters, bytes of state. */
 import * as tf from '@tensorflow/tfjs';
+import type { AnyModelConfig } from './anyConfig.js';
 import { type ModelConfig, type ModelConfigInput, resolveModelConfig } from './config.js';
 import { createDecoder, HEAD, namedSpecs, TABLE } from './decoder.js';
 import type { MixerType } from './mixers/index.js';
@@ -54,7 +55,7 @@ export interface ModelDescription {
  * @throws ConfigError that lists everything wrong with the config
  */
 export function describe(
-  input: ModelConfigInput | ModelConfig = {},
+  input: ModelConfigInput | AnyModelConfig = {},
   positions: readonly number[] = [2 ** 10, 2 ** 15, 2 ** 20],
 ): ModelDescription {
   const config = resolveModelConfig(input);

@@ -1,4 +1,7 @@
-/** Language models: one decoder built from a config, generation, descriptions, adapters to published checkpoints. */
+/**
+ * Language models: one decoder built from a config, generation, descriptions, adapters to published checkpoints. Classifiers and
+ * regressors of whole sequences out of the same layers.
+ */
 
 export { configFromFla, configToFla, isFlaConfig, weightsFromFla } from './adapters/fla.js';
 export {
@@ -15,6 +18,8 @@ export {
   weightsFromKimiLinear,
   weightsToKimiLinear,
 } from './adapters/kimiLinear.js';
+export { type AnyModelConfig, anyModelProblems, anyModelSchemas, resolveAnyModelConfig } from './anyConfig.js';
+export { type AnyModel, createAnyModel } from './anyModel.js';
 export {
   CausalLM,
   type CausalLMForwardOptions,
@@ -22,8 +27,6 @@ export {
   type CausalLMOutput,
   type LossOptions,
   type ModelState,
-  type NamedArrays,
-  WeightsError,
 } from './causalLM.js';
 export {
   type ModelConfig,
@@ -44,4 +47,6 @@ export type { LayerRange } from './layerRange.js';
 export { type MixerConfig, type MixerConfigOf, type MixerType, mixers } from './mixers/index.js';
 export type { MoeConfig } from './mlps/moe.js';
 export { type SamplingOptions, sampleToken } from './sampling.js';
+export * from './sequence/index.js';
 export { Session, SessionError } from './session.js';
+export { type NamedArrays, TrainableModel, WeightsError } from './trainableModel.js';

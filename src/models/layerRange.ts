@@ -1,9 +1,11 @@
 /** Layers of a decoder in a row: all of them, or the part of a core in a pipeline over layers. */
 import * as tf from '@tensorflow/tfjs';
-import type { LayerState } from '../layers/index.js';
-import type { ModelState, NamedArrays } from './causalLM.js';
+import { dropout as drop } from '../layers/dropout.js';
+import type { ForwardOptions, LayerOutput, LayerState, SeqLayer } from '../layers/index.js';
+import type { ModelState } from './causalLM.js';
 import type { ModelConfig } from './config.js';
 import { type Block, createDecoder, type Decoder, namedLayers } from './decoder.js';
+import type { NamedArrays } from './trainableModel.js';
 
 /** Layers `from` to `to - 1`. */
 export interface LayerRange {
@@ -21,34 +23,69 @@ export function runLayers(
   { from, to }: LayerRange,
   x: tf.Tensor,
   state?: ModelState,
-  cuSeqlens?: Int32Array,
+  options?: ForwardOptions,
 ): { x: tf.Tensor; state: ModelState } {
   let y = from === 0 ? embeddings.forward(x).y : x;
   const next: ModelState = [];
   for (const [i, block] of blocks.slice(from, to).entries()) {
-    const after = runBlock(block, y, state?.[i], cuSeqlens);
+    const after = runBlock(block, y, state?.[i], ofLayer(options, from + i));
     next.push(after.state);
     y = after.y;
   }
   return { x: y, state: next };
 }
 
-/** @param look called with the input of the mixer, inside a tidy */
+/** The options of one of several layers: its random numbers are its own. */
+export function ofLayer(options: ForwardOptions = {}, layer: number | string): ForwardOptions {
+  const { training } = options;
+  return training ? { ...options, training: training.split(`layer ${layer}`) } : options;
+}
+
+export interface BlockOptions extends ForwardOptions {
+  /** Called with the input of the mixer, inside a tidy. */
+  look?: (x: tf.Tensor) => void;
+  /** Multiplies the input of the mixer: [B, T, 1], 0 at padding that a mixer reading in both directions must not see. */
+  mask?: tf.Tensor;
+}
+
+/** One block (see `Block`). */
 export function runBlock(
   block: Block,
   x: tf.Tensor,
   state: LayerState | undefined,
-  cuSeqlens?: Int32Array,
-  look?: (x: tf.Tensor) => void,
-) {
+  { look, mask, ...options }: BlockOptions = {},
+): LayerOutput {
   return tf.tidy(() => {
-    const input = block.attnNorm.forward(x).y;
-    look?.(input);
-    const mixed = block.mixer.forward(input, state, { cuSeqlens });
-    const h = tf.add(x, mixed.y);
-    const y = tf.add(h, block.mlp.forward(block.mlpNorm.forward(h).y).y);
-    return { y, state: mixed.state };
-  });
+    let next: LayerState = {};
+    const h = residual(block, 'attn', block.attnNorm, x, options, (z) => {
+      look?.(z);
+      const mixed = block.mixer.forward(mask ? tf.mul(z, mask) : z, state, ofLayer(options, 'attn'));
+      next = mixed.state;
+      return mixed.y;
+    });
+    const { mlp, mlpNorm } = block;
+    const y =
+      mlp && mlpNorm
+        ? residual(block, 'mlp', mlpNorm, h, options, (z) => mlp.forward(z, undefined, ofLayer(options, 'mlp')).y)
+        : h;
+    return { y, state: next } as unknown as tf.TensorContainerObject;
+  }) as unknown as LayerOutput;
+}
+
+/** Half a block: x + drop(f(norm(x))), or norm(x + drop(f(x))). */
+function residual(
+  { normPosition = 'pre', dropout = 0 }: Block,
+  name: string,
+  norm: SeqLayer,
+  x: tf.Tensor,
+  options: ForwardOptions,
+  f: (z: tf.Tensor) => tf.Tensor,
+): tf.Tensor {
+  const { cuSeqlens, training } = ofLayer(options, `${name} residual`);
+  const normed = (z: tf.Tensor) => norm.forward(z, undefined, { cuSeqlens, training }).y;
+  const added = f(normPosition === 'pre' ? normed(x) : x);
+  const y = tf.add(x, dropout > 0 ? drop(added, dropout, training, { tied: true }) : added);
+  return normPosition === 'pre' ? y : normed(y);
 }
 
 /** True for the weights of the layers in a range, by their published names. */

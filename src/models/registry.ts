@@ -34,7 +34,10 @@ function withOwnEps({ normEps }: { normEps?: number }, model: { hiddenSize: numb
 }
 
 /** The mixing layer that `config.mixers[layer]` describes, not yet built: no weights are allocated. */
-export function createMixer({ mixers, hiddenSize, normEps }: ModelConfig, layer: number): SeqLayer {
+export function createMixer(
+  { mixers, hiddenSize, normEps }: Pick<ModelConfig, 'mixers' | 'hiddenSize' | 'normEps'>,
+  layer: number,
+): SeqLayer {
   const { type, ...mixer } = mixers[layer];
   return (builders[type] as Build<typeof mixer>)(mixer, { hiddenSize, normEps });
 }

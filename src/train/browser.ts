@@ -23,16 +23,17 @@ export {
   writeSafetensors,
 } from '../formats/safetensors.js';
 export { decodeWeights, encodeWeights, type Weight, type Weights } from './checkpoint/weights.js';
-export type { TokenStream } from './data/dataset.js';
-export { DataError } from './data/errors.js';
 export {
+  type AnyBatch,
   type Batch,
   type BatchReader,
   IGNORE_INDEX,
+  type LabelledBatch,
   type ReaderPosition,
-  SequenceReader,
-  type SequenceReaderOptions,
-} from './data/reader.js';
+} from './data/batch.js';
+export type { TokenStream } from './data/dataset.js';
+export { DataError } from './data/errors.js';
+export { SequenceReader, type SequenceReaderOptions } from './data/reader.js';
 export {
   createTask,
   isTask,

@@ -1,29 +1,12 @@
-/** Evaluation: mean nats per token over held-out data; of text what that means in bits per byte, of a task how much is right. */
+/** Evaluation: figures over held-out data. */
 import { gzipSync } from 'node:zlib';
-import * as tf from '@tensorflow/tfjs';
-import type { CausalLM } from '../models/index.js';
-import type { Batch } from './data/index.js';
+import type { TrainableModel } from '../models/index.js';
+import type { AnyBatch } from './data/index.js';
+import { type Evaluation, objectiveOf, type Score } from './objectives/index.js';
 import type { WorkerPool } from './parallel/index.js';
-import { batchLoss, tensorsOf } from './step.js';
 
-export interface Evaluation {
-  /** Mean nats per token scored. */
-  loss: number;
-  /** Bits per byte of the text that the tokens stand for; absent when they stand for none. */
-  bpb?: number;
-  /** Share of the targets that were the likeliest token; only for generated tasks. */
-  accuracy?: number;
-  /** Tokens scored: all but the first of each text, which nothing predicts. Of a task those that are asked for. */
-  tokens: number;
-}
-
-/** A batch scored. */
-export interface Score {
-  /** Mean nats per target. */
-  nats: number;
-  /** Targets that were the likeliest token; absent where only the loss was asked for. */
-  hits?: number;
-}
+export { bitsPerByte } from './objectives/nextTokens.js';
+export type { Evaluation };
 
 export interface EvaluateOptions {
   /** Stops between batches and throws the signal's reason. */
@@ -32,60 +15,45 @@ export interface EvaluateOptions {
   pool?: Pick<WorkerPool, 'size' | 'scores'>;
 }
 
-/** Nats per token to bits per byte; undefined when tokens stand for no bytes. */
-export function bitsPerByte(nats: number, bytesPerToken: number): number;
-export function bitsPerByte(nats: number, bytesPerToken: number | undefined): number | undefined;
-export function bitsPerByte(nats: number, bytesPerToken: number | undefined): number | undefined {
-  return bytesPerToken && nats / Math.LN2 / bytesPerToken;
-}
-
 /**
- * Mean loss over the given batches, each target counted once and the same, summed in float64.
+ * Mean loss and other figures over the given batches, each target counted once and the same, summed in float64.
  * Each sequence starts without memory, as in training.
- * @param bytesPerToken bytes of text per token, 1 for the byte tokenizer; undefined for a generated task
+ * @param bytesPerToken bytes of text per token, 1 for the byte tokenizer; undefined where tokens stand for no text
  * @throws RangeError when there is nothing to score
  */
 export async function evaluate(
-  model: CausalLM,
-  batches: Iterable<Batch>,
+  model: TrainableModel,
+  batches: Iterable<AnyBatch>,
   bytesPerToken: number | undefined,
   { signal, pool }: EvaluateOptions = {},
 ): Promise<Evaluation> {
-  const isTask = bytesPerToken === undefined;
-  let [nats, hits, tokens] = [0, 0, 0];
+  const withHits = bytesPerToken === undefined;
+  const tally = objectiveOf(model).tally(bytesPerToken);
   for (const group of groupsOf(batches, pool?.size ?? 1)) {
     signal?.throwIfAborted();
-    const scores = pool ? await pool.scores(group, isTask) : [await scoreOf(model, group[0], isTask)];
-    for (const [i, { numTargets }] of group.entries()) {
-      nats += scores[i].nats * numTargets;
-      hits += scores[i].hits ?? 0;
-      tokens += numTargets;
-    }
+    const scores = pool ? await pool.scores(group, withHits) : [await scoreOf(model, group[0], withHits)];
+    for (const [i, batch] of group.entries()) tally.add(batch, scores[i]);
     await new Promise((resolve) => setImmediate(resolve)); // lets Ctrl-C through
   }
-  if (tokens === 0)
-    throw new RangeError('evaluate: there is no token to score; give more validation text or a shorter train.seqLen');
-  const loss = nats / tokens;
-  return isTask ? { loss, accuracy: hits / tokens, tokens } : { loss, bpb: bitsPerByte(loss, bytesPerToken), tokens };
+  return tally.result();
 }
 
 /** @param withHits count the targets that were the likeliest token too */
-export async function scoreOf(model: CausalLM, batch: Batch, withHits: boolean): Promise<Score> {
-  const scored: tf.Scalar[] = tf.tidy(() => {
-    if (!withHits) return [batchLoss(model, batch)];
-    const { inputs, targets, options } = tensorsOf(batch);
-    const { loss, hits } = model.score(inputs, targets, options);
-    return [loss, hits];
-  });
-  const [nats, hits] = await Promise.all(scored.map(async (x) => (await x.data())[0]));
-  tf.dispose(scored);
-  return { nats, hits };
-}
+export const scoreOf = (model: TrainableModel, batch: AnyBatch, withHits: boolean): Promise<Score> =>
+  objectiveOf(model).score(model, batch, withHits);
 
 /** One line for people. */
-export function describeEvaluation({ loss, bpb, accuracy, tokens }: Evaluation): string {
-  const others = [bpb && `${bpb.toFixed(3)} bits/byte`, accuracy !== undefined && `accuracy ${accuracy.toFixed(4)}`];
-  return `${[`${loss.toFixed(4)} nats/token`, ...others].filter(Boolean).join(', ')} over ${tokens.toLocaleString('en')} tokens`;
+export function describeEvaluation({ loss, bpb, accuracy, rmse, r2, tokens, sequences }: Evaluation): string {
+  const unit = rmse !== undefined ? 'mean squared error' : sequences === undefined ? 'nats/token' : 'nats/sequence';
+  const others = [
+    bpb && `${bpb.toFixed(3)} bits/byte`,
+    accuracy !== undefined && `accuracy ${accuracy.toFixed(4)}`,
+    rmse !== undefined && `rmse ${rmse.toPrecision(4)}`,
+    r2 !== undefined && `R2 ${r2.toFixed(4)}`,
+  ];
+  const over =
+    sequences === undefined ? `${tokens?.toLocaleString('en')} tokens` : `${sequences.toLocaleString('en')} sequences`;
+  return `${[`${loss.toFixed(4)} ${unit}`, ...others].filter(Boolean).join(', ')} over ${over}`;
 }
 
 /** `size` at a time; the last group may be smaller. */

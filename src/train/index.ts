@@ -23,6 +23,7 @@ export { TrainingDivergedError, type TrainOptions, type TrainResult, train } fro
 export { MetricsLog, type MetricsRow } from './metrics.js';
 export {
   createModel,
+  createSequenceModel,
   type ModelRunInfo,
   type OpenedModel,
   openModel,

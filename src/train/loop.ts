@@ -6,10 +6,12 @@
 import { join } from 'node:path';
 import { NonFiniteGradientError } from '../chunked/adamW/index.js';
 import type { RunConfig } from '../config/index.js';
+import { CausalLM, SequenceClassifier, SequenceRegressor } from '../models/index.js';
 import { WorkerError } from '../threads/index.js';
 import { saveCheckpoint } from './checkpoint/index.js';
-import type { Batch } from './data/index.js';
+import type { AnyBatch } from './data/index.js';
 import { bitsPerByte, describeEvaluation, type Evaluation, evaluate, gzipBitsPerByte } from './evaluate.js';
+import { figureOf, isBetter, objectiveOf } from './objectives/index.js';
 import { type DataPosition, type PreparedRun, prepareRun } from './prepare.js';
 import { type ProfileOptions, StepProfiler } from './profile.js';
 import { createProgress, formatBytes, formatDuration, formatStep, Pace, type Progress } from './progress.js';
@@ -37,7 +39,7 @@ export interface TrainResult {
   step: number;
   /** The evaluation over the whole validation part; undefined when interrupted or without such a part. */
   final?: Evaluation;
-  /** The best evaluation of the run: bits per byte of text, nats per token of a generated task. */
+  /** The best evaluation of the run: bits per byte of text, nats per token of a generated task, accuracy of a classifier, squared error of a regressor. */
   best?: { step: number; value: number };
   /** Folder of the run. */
   runDir: string;
@@ -86,7 +88,7 @@ async function trainSteps(
 ): Promise<void> {
   const { config, reader } = run;
   const { steps, logEvery, evalEvery, saveEvery, sampleEvery, accumulate } = config.train;
-  const pace = new Pace(run.step, steps, run.tokensPerStep);
+  const pace = new Pace(run.step, steps, run.unitsPerStep);
   const resumedAt = run.step;
 
   while (run.step < steps) {
@@ -119,21 +121,23 @@ async function trainSteps(
 const isDue = ({ config: { train } }: PreparedRun, step: number, every: number) =>
   every > 0 && (step % every === 0 || step === train.steps);
 
-/** Of a generated task, the share of right answers in batches that are still to be trained on: fresh examples, so no smaller than it should be. */
-async function accuracyBefore({ model, pool, data }: PreparedRun, batches: Batch[]): Promise<number | undefined> {
-  if (data.bytesPerToken !== undefined) return undefined;
+/** Of tasks and classes, the share of right answers in batches that are still to be trained on: of fresh examples no more than is due. */
+async function accuracyBefore({ model, pool, data }: PreparedRun, batches: AnyBatch[]): Promise<number | undefined> {
+  if (data.bytesPerToken !== undefined || model instanceof SequenceRegressor) return undefined;
   return (await evaluate(model, batches, undefined, { pool })).accuracy;
 }
 
 /** @throws TrainingDivergedError, with the weights of before */
 async function update(
   run: PreparedRun,
-  batches: Batch[],
+  batches: AnyBatch[],
   lr: number,
   onPhase?: StepProfiler['phase'],
 ): Promise<StepResult> {
   const { model, optimizer, pool, config, step } = run;
-  const options = { ...config.train, learningRate: lr, onPhase };
+  const { lr: peakLearningRate } = config.train;
+  const noise = `${config.seed} ${step}`;
+  const options = { ...config.train, learningRate: lr, peakLearningRate, noise, onPhase };
   try {
     return await (pool ? pool.step(batches, options) : trainStep(model, optimizer, batches, options));
   } catch (error) {
@@ -152,22 +156,22 @@ function logStep(
   { loss, gradNorm, expertLoad, accuracy }: StepResult & { accuracy?: number },
   keep: boolean,
 ): void {
-  const { step, metrics, data, tokensPerStep } = run;
-  const { tokensPerSecond, etaSeconds } = pace.lap(step);
+  const { step, metrics, data, model, unitsPerStep } = run;
+  const { unitsPerSecond, etaSeconds } = pace.lap(step);
+  const { unit } = objectiveOf(model);
   const bpb = bitsPerByte(loss, data.bytesPerToken);
   const memoryBytes = process.memoryUsage().rss;
   const { steps } = run.config.train;
   progress.line(
     formatStep({
       ...{ step, steps, loss, bpb, accuracy, learningRate: lr, gradNorm, expertLoad },
-      ...{ tokensPerSecond, memoryBytes, etaSeconds },
+      ...{ unitsPerSecond, unit, memoryBytes, etaSeconds },
     }),
   );
-  const tokens = step * tokensPerStep;
   if (keep)
     metrics.append({
-      ...{ kind: 'train', step, loss, bpb, accuracy, lr, gradNorm, expertLoad, tokens },
-      ...{ tokensPerSecond: Math.round(tokensPerSecond), memoryBytes },
+      ...{ kind: 'train', step, loss, bpb, accuracy, lr, gradNorm, expertLoad },
+      ...{ [unit]: step * unitsPerStep, [`${unit}PerSecond`]: Math.round(unitsPerSecond), memoryBytes },
     });
 }
 
@@ -180,9 +184,9 @@ async function evaluateNow(run: PreparedRun, progress: Progress, lr: number): Pr
     pool,
   });
   if (!Number.isFinite(result.loss)) throw diverged(run, `the validation loss is ${result.loss}`, run.step, lr);
-  const value = result.bpb ?? result.loss;
-  const isBest = !run.best || value < run.best.value;
-  if (isBest) run.best = { step: run.step, value };
+  const figure = figureOf(result);
+  const isBest = !run.best || isBetter(figure, run.best.value);
+  if (isBest) run.best = { step: run.step, value: figure.value };
   run.metrics.append({ kind: 'eval', step: run.step, ...result });
   progress.line(
     `eval at step ${run.step}: ${describeEvaluation(result)}${isBest ? ', best so far' : `; best ${run.best?.value.toFixed(3)} at step ${run.best?.step}`}`,
@@ -192,9 +196,11 @@ async function evaluateNow(run: PreparedRun, progress: Progress, lr: number): Pr
 
 async function showSamples(run: PreparedRun, progress: Progress, count: number, signal?: AbortSignal): Promise<void> {
   const { samplePrompts, sampleTokens: maxTokens, sampleTemperature: temperature } = run.config.train;
+  const { model, tokenizer } = run;
+  if (!(model instanceof CausalLM && tokenizer)) return;
   for (const [i, prompt] of samplePrompts.slice(0, count).entries()) {
     const options = { maxTokens, temperature, seed: run.config.seed + i, signal };
-    const text = await sampleText(run.model, run.tokenizer, prompt, options);
+    const text = await sampleText(model, tokenizer, prompt, options);
     progress.line(`\n--- sample ${i + 1}: ${JSON.stringify(prompt)}\n${prompt}${text}\n---`);
   }
 }
@@ -236,11 +242,17 @@ async function save(run: PreparedRun, isBest = false): Promise<void> {
       weights: await modelWeights(model),
       optimizer: await optimizerMoments(optimizer),
       rng: null, // every random number is a function of seed and step
-      metrics: best ? { [data.bytesPerToken === undefined ? 'bestLoss' : 'bestBpb']: best.value } : {},
+      metrics: best ? { [bestKey(run)]: best.value } : {},
     },
     { keepLast: config.train.keepLast, isBest },
   );
   run.savedStep = step;
+}
+
+/** The name of the figure that the best evaluation has. */
+function bestKey({ model, data }: PreparedRun): string {
+  if (model instanceof SequenceClassifier) return 'bestAccuracy';
+  return data.bytesPerToken === undefined ? 'bestLoss' : 'bestBpb';
 }
 
 const kept = ({ savedStep }: PreparedRun) =>

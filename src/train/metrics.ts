@@ -6,11 +6,11 @@ export interface MetricsRow {
   kind: 'train' | 'eval' | 'final';
   /** Updates done so far. */
   step: number;
-  /** Mean negative log likelihood, nats per token. */
+  /** Mean negative log likelihood, nats per token or sequence; of a regressor mean squared error. */
   loss: number;
   /** Bits per byte of text; absent for a generated task. */
   bpb?: number;
-  /** Share of the targets of a generated task that were the likeliest token. */
+  /** Share of the targets of a generated task or a classifier that were the likeliest. */
   accuracy?: number;
   [name: string]: number | string | boolean | undefined;
 }

@@ -5,7 +5,16 @@ import { fileURLToPath } from 'node:url';
 import type { RunConfig } from '../config/index.js';
 import { readJsonFile } from '../config/readJson.js';
 import { type Family, familyOf } from '../models/adapters/index.js';
-import { CausalLM, type ModelConfig, type NamedArrays, resolveModelConfig } from '../models/index.js';
+import {
+  type AnyModelConfig,
+  CausalLM,
+  createAnyModel,
+  isSequenceConfig,
+  type NamedArrays,
+  resolveAnyModelConfig,
+  type SequenceClassifier,
+  type SequenceRegressor,
+} from '../models/index.js';
 import { bestCheckpoint, latestCheckpoint, loadCheckpoint, loadModelDir } from './checkpoint/index.js';
 import { ByteTokenizer, loadTokenizer, type Tokenizer } from './tokenizers/index.js';
 
@@ -15,7 +24,7 @@ export type ModelRunInfo = Pick<RunConfig, 'name' | 'seed' | 'tokenizer' | 'data
 export interface OpenedModel {
   /** The folder the weights came from. */
   path: string;
-  config: ModelConfig;
+  config: AnyModelConfig;
   weights: NamedArrays;
   /** Absent in published models of other programs. */
   run: ModelRunInfo | undefined;
@@ -49,7 +58,7 @@ export async function openModel(reference: string, prefer: 'best' | 'last' = 'be
     return {
       path,
       weights,
-      config: resolveModelConfig(modelConfig, source),
+      config: resolveAnyModelConfig(modelConfig, source),
       run: runConfig as RunConfig,
       step,
       metrics,
@@ -62,7 +71,7 @@ export async function openModel(reference: string, prefer: 'best' | 'last' = 'be
     return { path, weights: family.weights(weights, own), config: own, run: undefined, step: undefined, metrics: {} };
   }
   const { run, step, metrics = {} } = (info ?? {}) as Partial<OpenedModel>;
-  return { path, weights, config: resolveModelConfig(config, source), run, step, metrics };
+  return { path, weights, config: resolveAnyModelConfig(config, source), run, step, metrics };
 }
 
 /** Of a published model, which has no checksums of ours; undefined for a model of ours. */
@@ -88,17 +97,32 @@ export async function locateModel(reference: string, prefer: 'best' | 'last' = '
 
 const MODEL_FILES = ['state.json', 'checksums.json', 'model.safetensors', 'model.safetensors.index.json'];
 
-/** The model with its weights on the backend in use; the caller disposes of it. */
+/** The language model with its weights on the backend in use; the caller disposes of it. @throws Error for a model of another kind */
 export function createModel({ config, weights }: Pick<OpenedModel, 'config' | 'weights'>): CausalLM {
-  const model = new CausalLM(config);
-  model.loadWeights(weights);
-  return model;
+  if (isSequenceConfig(config)) throw noLanguageModel(config);
+  return new CausalLM(config, { weights });
+}
+
+const noLanguageModel = ({ modelType }: { modelType: string }) =>
+  new Error(
+    `expected a language model, got a ${modelType}, which tells of whole sequences: see seqmix eval and predict, or createSequenceModel`,
+  );
+
+/** The classifier or regressor with its weights on the backend in use; the caller disposes of it. @throws Error for a language model */
+export function createSequenceModel({
+  config,
+  weights,
+}: Pick<OpenedModel, 'config' | 'weights'>): SequenceClassifier | SequenceRegressor {
+  if (!isSequenceConfig(config))
+    throw new Error('expected a classifier or regressor, got a language model: use createModel');
+  return createAnyModel(config, { weights }) as SequenceClassifier | SequenceRegressor;
 }
 
 /** The tokenizer the model was trained with. @throws Error when that is not known */
 export function tokenizerOf({ path, config, run }: Pick<OpenedModel, 'path' | 'config' | 'run'>): Tokenizer {
-  if (run) {
-    const { tokenizer } = run;
+  if (isSequenceConfig(config)) throw noLanguageModel(config);
+  const tokenizer = run?.tokenizer;
+  if (tokenizer) {
     if (tokenizer.type !== 'huggingface' || isAbsolute(tokenizer.file)) return loadTokenizer(tokenizer);
     return loadTokenizer({ ...tokenizer, file: join(path, tokenizer.file) }); // exported beside the model
   }

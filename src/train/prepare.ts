@@ -7,7 +7,7 @@ import { AdamW } from '../chunked/adamW/index.js';
 import { installedBuild, installedNative } from '../chunked/wasm/runtime.js';
 import type { RunConfig } from '../config/index.js';
 import { quote } from '../config/problems.js';
-import { CausalLM } from '../models/index.js';
+import { type AnyModel, CausalLM, createAnyModel } from '../models/index.js';
 import { startBackend } from './arithmetic.js';
 import {
   CheckpointError,
@@ -16,8 +16,15 @@ import {
   latestCheckpoint,
   loadCheckpoint,
 } from './checkpoint/index.js';
-import { type BatchReader, loadTrainingData, type ReaderPosition, type TrainingData } from './data/index.js';
+import {
+  type AnyBatch,
+  type BatchReader,
+  loadTrainingData,
+  type ReaderPosition,
+  type TrainingData,
+} from './data/index.js';
 import { MetricsLog } from './metrics.js';
+import { objectiveOf } from './objectives/index.js';
 import { WorkerPool } from './parallel/index.js';
 import { formatBytes } from './progress.js';
 import { loadTokenizer, type Tokenizer } from './tokenizers/index.js';
@@ -26,24 +33,25 @@ import { momentsFrom } from './weights.js';
 /** A run ready to go; the loop moves `step`, `savedStep` and `best`. */
 export interface PreparedRun {
   config: RunConfig;
-  model: CausalLM;
+  model: AnyModel;
   optimizer: AdamW;
   /** The threads that share each update; undefined for one worker. */
   pool: WorkerPool | undefined;
-  tokenizer: Tokenizer;
+  /** Undefined where the data are no tokens. */
+  tokenizer: Tokenizer | undefined;
   data: TrainingData;
-  reader: BatchReader;
+  reader: BatchReader<AnyBatch>;
   metrics: MetricsLog;
   /** Updates done. */
   step: number;
   /** Step of the newest checkpoint; 0 when there is none. */
   savedStep: number;
-  /** The best evaluation so far: bits per byte of text, nats per token of a task. */
+  /** The best evaluation so far, by the figure that counts (see `figureOf`). */
   best: { step: number; value: number } | undefined;
   /** Folder of the run. */
   dir: string;
-  /** Tokens trained on in an update. */
-  tokensPerStep: number;
+  /** Tokens or sequences trained on in an update. */
+  unitsPerStep: number;
   /** performance.now() at the start. */
   startedAt: number;
   /** Lines that say what is about to run. */
@@ -64,11 +72,11 @@ export async function prepareRun(
   const from = fresh ? undefined : await startingPoint(given, resume);
   const { backend, warnings } = await startBackend(given.backend, (from?.runConfig as RunConfig | undefined)?.backend);
   const config = { ...given, backend }; // a checkpoint says what was in use
-  const tokenizer = loadTokenizer(config.tokenizer);
+  const tokenizer = config.tokenizer && loadTokenizer(config.tokenizer);
   const data = await loadTrainingData(config, tokenizer);
   const reader = data.trainingReader();
   if (from) seekReader(reader, data, from.data as DataPosition, dir);
-  const model = new CausalLM(config.model, { seed: config.seed });
+  const model = createAnyModel(config.model, { seed: config.seed });
   const { batchSize, seqLen, accumulate, workers, betas, eps } = config.train;
   const optimizer = new AdamW({ betas, eps });
   if (from) {
@@ -97,7 +105,7 @@ export async function prepareRun(
     step: from?.step ?? 0,
     savedStep: from?.step ?? 0,
     best: from?.best,
-    tokensPerStep: batchSize * seqLen * accumulate,
+    unitsPerStep: batchSize * accumulate * (objectiveOf(model).unit === 'tokens' ? seqLen : 1),
     intro: [...intro(config, model, data, from), ...warnings, ''],
   };
 }
@@ -128,7 +136,7 @@ async function openFolder(dir: string, metrics: MetricsLog, step = -1, fresh = f
 }
 
 function seekReader(
-  reader: BatchReader,
+  reader: BatchReader<AnyBatch>,
   data: TrainingData,
   { fingerprint, ...position }: DataPosition,
   dir: string,
@@ -167,20 +175,37 @@ function differences(path: string, before: unknown, now: unknown): [string, unkn
   return [...keys].flatMap((key) => differences(`${path}.${key}`, before[key], now[key]));
 }
 
-function intro(config: RunConfig, model: CausalLM, data: TrainingData, from: CheckpointParts | undefined): string[] {
+function intro(config: RunConfig, model: AnyModel, data: TrainingData, from: CheckpointParts | undefined): string[] {
   const { batchSize, seqLen, accumulate, steps, workers } = config.train;
   const before = (from?.runConfig as RunConfig | undefined)?.train.workers ?? 1;
   const native = installedNative();
   const products = native ? `, products by ${libraryName(native)}` : '';
   const simd = config.backend.name === 'wasm' ? ` (${installedBuild()} SIMD kernels${products})` : '';
   const n = (x: number) => x.toLocaleString('en');
+  const times = accumulate > 1 ? ` x ${accumulate}` : '';
+  const rows = model instanceof CausalLM ? `${batchSize} x ${seqLen}${times} tokens` : `${batchSize}${times} sequences`;
   return [
     `seqmix ${config.name}: ${n(model.numParameters)} parameters, ${config.model.numLayers} layers, backend ${config.backend.name}${simd}, seed ${config.seed}`,
     `data: ${data.summary}`,
-    `steps: ${n(steps)} of ${batchSize} x ${seqLen}${accumulate > 1 ? ` x ${accumulate}` : ''} tokens${workers > 1 ? ` on ${workers} workers` : ''}; state of a stream: ${formatBytes(model.stateBytes(1, seqLen))}`,
+    `steps: ${n(steps)} of ${rows}${workers > 1 ? ` on ${workers} workers` : ''}${model instanceof CausalLM ? `; state of a stream: ${formatBytes(model.stateBytes(1, seqLen))}` : ''}`,
+    ...ownRates(model, config.train),
     ...(from ? [`resumed at step ${n(from.step)}`] : []),
     ...(from && before !== workers
       ? [`train.workers was ${before} and is ${workers}: sums are taken in another order, so the last bits will differ`]
       : []),
   ];
+}
+
+/** The groups of the optimizer, where some weights have a learning rate of their own. */
+function ownRates(model: AnyModel, { lr, weightDecay }: RunConfig['train']): string[] {
+  if (model.learningRates.size === 0) return [];
+  const groups = new Map<string, number>();
+  for (const [name, { size }] of model.weights) {
+    if (model.balanceRates.has(name) || model.runningRates.has(name)) continue;
+    const rate = Math.min(lr, model.learningRates.get(name) ?? lr);
+    const group = rate === 0 ? 'frozen' : `lr ${rate}, weight decay ${model.noDecay(name) ? 0 : weightDecay}`;
+    groups.set(group, (groups.get(group) ?? 0) + size);
+  }
+  const list = [...groups].map(([group, size]) => `${size.toLocaleString('en')} parameters with ${group}`);
+  return [`optimizer: ${list.join('; ')}`];
 }

@@ -5,17 +5,18 @@ export interface StepReport {
   /** Updates done, of `steps`. */
   step: number;
   steps: number;
-  /** Nats per token and, of text, bits per byte of this step's batch. */
+  /** Loss and, of text, bits per byte of this step's batch. */
   loss: number;
   bpb?: number;
-  /** Of a generated task: share of the targets that were the likeliest token. */
+  /** Of a generated task or a classifier: share of the targets that were the likeliest. */
   accuracy?: number;
   learningRate: number;
   gradNorm: number;
   /** Load of the busiest expert over the mean load; undefined without experts. */
   expertLoad?: number;
-  /** Tokens trained on per second since the last report. */
-  tokensPerSecond: number;
+  /** Tokens or sequences trained on per second since the last report. */
+  unitsPerSecond: number;
+  unit: 'tokens' | 'sequences';
   /** Resident memory of this process, bytes. */
   memoryBytes: number;
   /** Seconds left at the present pace. */
@@ -33,7 +34,7 @@ export function formatStep(r: StepReport): string {
     `lr ${r.learningRate.toExponential(2)}`,
     `|g| ${r.gradNorm.toFixed(2)}`,
     ...(r.expertLoad === undefined ? [] : [`load ${r.expertLoad.toFixed(2)}`]),
-    `${Math.round(r.tokensPerSecond).toLocaleString('en')} tok/s`,
+    `${Math.round(r.unitsPerSecond).toLocaleString('en')} ${r.unit === 'tokens' ? 'tok' : 'seq'}/s`,
     formatBytes(r.memoryBytes),
     `ETA ${formatDuration(r.etaSeconds)}`,
   ].join('  ');
@@ -54,7 +55,7 @@ export function formatDuration(seconds: number): string {
   return `${Math.floor(s / 3600)}h${String(Math.floor((s % 3600) / 60)).padStart(2, '0')}m`;
 }
 
-/** How fast a run goes: tokens per second of training alone, and the time left with everything else in it. */
+/** How fast a run goes: tokens or sequences per second of training alone, and the time left with everything else in it. */
 export class Pace {
   readonly #start = performance.now();
   #lapStart = this.#start;
@@ -63,21 +64,21 @@ export class Pace {
   constructor(
     readonly startStep: number,
     readonly steps: number,
-    readonly tokensPerStep: number,
+    readonly unitsPerStep: number,
   ) {
     this.#lapStep = startStep;
   }
 
   /** Figures since the last call. */
-  lap(step: number): { tokensPerSecond: number; etaSeconds: number } {
+  lap(step: number): { unitsPerSecond: number; etaSeconds: number } {
     const now = performance.now();
-    const tokensPerSecond = ((step - this.#lapStep) * this.tokensPerStep) / ((now - this.#lapStart) / 1e3);
+    const unitsPerSecond = ((step - this.#lapStep) * this.unitsPerStep) / ((now - this.#lapStart) / 1e3);
     [this.#lapStart, this.#lapStep] = [now, step];
     const perStep = (now - this.#start) / (step - this.startStep);
-    return { tokensPerSecond, etaSeconds: (perStep * (this.steps - step)) / 1e3 };
+    return { unitsPerSecond, etaSeconds: (perStep * (this.steps - step)) / 1e3 };
   }
 
-  /** Runs what is no training: it does not count in tokens per second. */
+  /** Runs what is no training: it does not count in the speed. */
   async pause(body: () => Promise<void>): Promise<void> {
     const begin = performance.now();
     await body();

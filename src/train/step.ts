@@ -1,9 +1,11 @@
 /** One update: forward, backward and AdamW over one or more micro-batches. */
 import * as tf from '@tensorflow/tfjs';
-import { type AdamW, accumulate } from '../chunked/adamW/index.js';
-import type { CausalLM } from '../models/index.js';
-import { balance, expertLoad, type Gradients, splitGradients } from './balance.js';
-import { type Batch, IGNORE_INDEX } from './data/reader.js';
+import { type AdamW, type AdamWGroup, accumulate } from '../chunked/adamW/index.js';
+import type { TrainableModel } from '../models/index.js';
+import { Rng } from '../rng.js';
+import { balance, expertLoad, type Gradients, moveStatistics, splitGradients } from './balance.js';
+import type { AnyBatch } from './data/batch.js';
+import { objectiveOf } from './objectives/index.js';
 
 /** The parts of an update that a profile tells apart. */
 export type Phase = 'forward' | 'backward' | 'update';
@@ -11,6 +13,8 @@ export type Phase = 'forward' | 'backward' | 'update';
 /** Numbers of an update. */
 export interface UpdateRates {
   learningRate: number;
+  /** The peak of the schedule, for weights with a peak of their own (`WeightSpec.learningRate`); default learningRate. */
+  peakLearningRate?: number;
   /** Decoupled; norms and biases are spared. */
   weightDecay: number;
   /** Largest global gradient norm; 0 turns clipping off. */
@@ -21,6 +25,8 @@ export interface UpdateRates {
 export interface GradientOptions {
   /** Run each block again in the backward pass instead of keeping what it computed; default false. */
   recompute?: boolean;
+  /** Decides the masks of dropout; each step and each worker needs its own. Of `trainStep`, default the number of steps done. */
+  noise?: string;
   /** Called when a phase begins. */
   onPhase?: (phase: Phase) => void;
 }
@@ -28,7 +34,7 @@ export interface GradientOptions {
 export type UpdateOptions = UpdateRates & GradientOptions;
 
 export interface StepResult {
-  /** Mean nats per target over the micro-batches. */
+  /** Mean loss per target over the micro-batches: nats, of a regressor squared error. */
   loss: number;
   /** Global gradient norm before clipping. */
   gradNorm: number;
@@ -49,12 +55,13 @@ export class NonFiniteLossError extends Error {
  * @throws NonFiniteLossError or NonFiniteGradientError before any weight is touched
  */
 export async function trainStep(
-  model: CausalLM,
+  model: TrainableModel,
   optimizer: AdamW,
-  batches: readonly Batch[],
+  batches: readonly AnyBatch[],
   options: UpdateOptions,
 ): Promise<StepResult> {
-  const { loss, grads } = await meanGradients(model, batches, options);
+  const { noise = String(optimizer.state().step) } = options;
+  const { loss, grads } = await meanGradients(model, batches, { ...options, noise });
   try {
     const { gradNorm, surplus } = await applyGradients(model, optimizer, grads, options);
     return { loss, gradNorm, expertLoad: expertLoad(model, surplus, batches) };
@@ -65,26 +72,27 @@ export async function trainStep(
 
 /**
  * The mean loss over all targets of `batches` and its gradient by the weight's name (for a weight of `balanceRates` the sum of the
- * surpluses); the caller owns the tensors.
+ * surpluses, of `runningRates` the mean statistic; frozen weights have none); the caller owns the tensors.
  * @throws NonFiniteLossError
  */
 export async function meanGradients(
-  model: CausalLM,
-  batches: readonly Batch[],
+  model: TrainableModel,
+  batches: readonly AnyBatch[],
   options: GradientOptions = {},
 ): Promise<{ loss: number; grads: Gradients }> {
   const shares = targetShares(batches.map(({ numTargets }) => numTargets));
+  const rng = new Rng(`training ${options.noise ?? ''}`);
   let total: Gradients = {};
   let loss = 0;
   try {
     for (const [i, batch] of batches.entries()) {
-      const { nats, grads } = await lossAndGrads(model, batch, options);
+      const { nats, grads } = await lossAndGrads(model, batch, options, rng.split(i));
       options.onPhase?.('update');
       loss += nats * shares[i];
       if (batches.length === 1) total = grads;
       else {
-        const { gradients, surpluses } = splitGradients(model, grads);
-        accumulate(total, gradients, shares[i]);
+        const { gradients, surpluses, statistics } = splitGradients(model, grads);
+        accumulate(total, { ...gradients, ...statistics }, shares[i]);
         accumulate(total, surpluses, 1);
         tf.dispose(grads);
       }
@@ -103,38 +111,53 @@ export function targetShares(numTargets: readonly number[]): number[] {
 }
 
 /**
- * One update: by AdamW, and of the experts' biases by their load.
+ * One update: by AdamW, of the experts' biases by their load, of running statistics by those of the batch.
  * @returns the global gradient norm before clipping, and what `balance` gives
  * @throws NonFiniteGradientError before any weight is touched
  */
 export async function applyGradients(
-  model: CausalLM,
+  model: TrainableModel,
   optimizer: AdamW,
   grads: Gradients,
-  { learningRate, weightDecay, clipNorm }: UpdateRates,
+  { learningRate, peakLearningRate = learningRate, weightDecay, clipNorm }: UpdateRates,
 ): Promise<{ gradNorm: number; surplus: number | undefined }> {
-  const groups = (name: string) => (model.noDecay(name) ? { weightDecay: 0 } : {});
+  const groups = (name: string) => groupOf(model, name, peakLearningRate);
   const options = { learningRate, weightDecay, groups, ...(clipNorm > 0 && { clipNorm }) };
-  const { gradients, surpluses } = splitGradients(model, grads);
+  const { gradients, surpluses, statistics } = splitGradients(model, grads);
   const { gradNorm } = await optimizer.step(model.weights, gradients, options);
+  moveStatistics(model, statistics);
   return { gradNorm, surplus: await balance(model, surpluses) };
 }
 
-/** The mean loss of a batch and its gradient for every weight, by the weight's name. @throws NonFiniteLossError */
+/** What the optimizer does differently for one weight. @param peak of the learning rates of all others */
+function groupOf(model: TrainableModel, name: string, peak: number): AdamWGroup {
+  const own = model.learningRates.get(name);
+  return {
+    ...(model.noDecay(name) && { weightDecay: 0 }),
+    ...(own !== undefined && own < peak && { lrScale: own / peak }),
+  };
+}
+
+/** The mean loss of a batch and its gradient for every weight that is not frozen, by the weight's name. @throws NonFiniteLossError */
 async function lossAndGrads(
-  model: CausalLM,
-  batch: Batch,
+  model: TrainableModel,
+  batch: AnyBatch,
   { recompute, onPhase }: GradientOptions,
+  training: Rng,
 ): Promise<{ nats: number; grads: Gradients }> {
   onPhase?.('forward');
   const forward = () => {
-    const loss = batchLoss(model, batch, { recompute });
+    const loss = batchLoss(model, batch, { recompute, training });
     onPhase?.('backward');
     return loss;
   };
+  const moved = [...model.weights].filter(([name]) => model.learningRates.get(name) !== 0);
   const { value, grads } = tf.tidy(() => {
-    const { value, grads } = tf.variableGrads(forward, [...model.weights.values()]);
-    const named = [...model.weights].map(([name, variable]) => [name, grads[variable.name]] as const);
+    const { value, grads } = tf.variableGrads(
+      forward,
+      moved.map(([, variable]) => variable),
+    );
+    const named = moved.map(([name, variable]) => [name, grads[variable.name]] as const);
     return { value, grads: Object.fromEntries(named.filter(([, gradient]) => gradient)) };
   });
   const [nats] = await value.data();
@@ -144,35 +167,11 @@ async function lossAndGrads(
   throw new NonFiniteLossError(nats);
 }
 
-/** Mean nats per target of one batch: rows of the batch, or packed documents when it carries their offsets. */
+/** Mean loss per target of one batch; `training` is given in training only. */
 export function batchLoss(
-  model: CausalLM,
-  batch: Batch,
-  { recompute }: Pick<GradientOptions, 'recompute'> = {},
+  model: TrainableModel,
+  batch: AnyBatch,
+  options: { recompute?: boolean; training?: Rng } = {},
 ): tf.Scalar {
-  return tf.tidy(() => {
-    const { inputs, targets, options } = tensorsOf(batch);
-    return model.loss(inputs, targets, { ...options, recompute });
-  });
-}
-
-/** A batch as `CausalLM.loss` takes it. Where at most half of the places have a target, only these are scored. */
-export function tensorsOf({ inputs, targets, batchSize, seqLen, numTargets, cuSeqlens }: Batch) {
-  const shape: [number, number] = cuSeqlens ? [1, batchSize * seqLen] : [batchSize, seqLen];
-  const sparse = numTargets > 0 && 2 * numTargets <= targets.length;
-  const positions = sparse ? Int32Array.from(placesOfTargets(targets)) : undefined;
-  return {
-    inputs: tf.tensor2d(inputs, shape, 'int32'),
-    targets: positions
-      ? tf.tensor1d(
-          positions.map((place) => targets[place]),
-          'int32',
-        )
-      : tf.tensor2d(targets, shape, 'int32'),
-    options: { cuSeqlens, positions },
-  };
-}
-
-function* placesOfTargets(targets: Int32Array): Generator<number> {
-  for (const [place, target] of targets.entries()) if (target !== IGNORE_INDEX) yield place;
+  return tf.tidy(() => objectiveOf(model).loss(model, batch, options));
 }

@@ -1,11 +1,11 @@
 /** Between tensors and the plain arrays that checkpoints hold. */
 import * as tf from '@tensorflow/tfjs';
 import type { AdamW } from '../chunked/adamW/index.js';
-import type { CausalLM } from '../models/index.js';
+import type { TrainableModel } from '../models/index.js';
 import type { Weight, Weights } from './checkpoint/index.js';
 
 /** A copy of every model weight. */
-export async function modelWeights(model: CausalLM): Promise<Weights> {
+export async function modelWeights(model: TrainableModel): Promise<Weights> {
   return copyAll(model.weights);
 }
 

@@ -63,7 +63,7 @@ export function writeRun(folder: string, config: RunConfigInput = tinyRun()): st
 export function metricsOf(runDir: string): Partial<MetricsRow>[] {
   const lines = readFileSync(join(runDir, 'metrics.jsonl'), 'utf8').trimEnd().split('\n');
   return lines.map((line) => {
-    const { tokensPerSecond: _, memoryBytes: _m, ...row } = JSON.parse(line) as MetricsRow;
+    const { tokensPerSecond: _, sequencesPerSecond: _s, memoryBytes: _m, ...row } = JSON.parse(line) as MetricsRow;
     return row;
   });
 }

@@ -4,7 +4,7 @@ import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { useBackend } from '../../src/backend/useBackend.js';
 import { AdamW } from '../../src/chunked/adamW/index.js';
 import { resolveRunConfig } from '../../src/config/index.js';
-import { CausalLM } from '../../src/models/index.js';
+import { CausalLM, type ModelConfig } from '../../src/models/index.js';
 import { balance, expertLoad } from '../../src/train/balance.js';
 import { type Batch, SequenceReader, type TokenStream } from '../../src/train/data/index.js';
 import { WorkerPool } from '../../src/train/parallel/index.js';
@@ -13,7 +13,8 @@ import { temporaryFolder, text, tinyExperts, tinyRun, writeRun } from '../suppor
 
 const folder = temporaryFolder();
 writeRun(folder);
-const { model: config, backend } = resolveRunConfig(tinyRun({ model: tinyExperts }), { folder });
+const { model, backend } = resolveRunConfig(tinyRun({ model: tinyExperts }), { folder });
+const config = model as ModelConfig;
 const { name: backendName, ...backendOptions } = backend;
 beforeAll(() => useBackend(backendName, backendOptions)); // as the threads will
 

@@ -4,7 +4,7 @@ import * as tf from '@tensorflow/tfjs';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { runExport } from '../../src/cli/export.js';
 import { loadModelConfig, resolveRunConfig } from '../../src/config/index.js';
-import { CausalLM, configToFla } from '../../src/models/index.js';
+import { CausalLM, configToFla, type ModelConfig } from '../../src/models/index.js';
 import { encodeWeights, exportModel, saveCheckpoint } from '../../src/train/checkpoint/index.js';
 import { createModel, openModel, pretrainedNames, tokenizerOf } from '../../src/train/openModel.js';
 import { modelWeights } from '../../src/train/weights.js';
@@ -57,7 +57,7 @@ describe('a published model', () => {
   const published = join(folder, 'published');
   beforeAll(() => {
     mkdirSync(published);
-    writeFileSync(join(published, 'config.json'), JSON.stringify(configToFla(config.model)));
+    writeFileSync(join(published, 'config.json'), JSON.stringify(configToFla(config.model as ModelConfig)));
     writeFileSync(join(published, 'model.safetensors'), Buffer.concat(encodeWeights(weights)));
   });
 

@@ -70,7 +70,7 @@ test('on a terminal: lines, and below them a bar that moves; it goes when it is 
 
 test('figures for people', () => {
   const report = { step: 7, steps: 2000, loss: 1.23456, bpb: 1.7811, learningRate: 3e-3, gradNorm: 0.533 };
-  expect(formatStep({ ...report, tokensPerSecond: 4210.4, memoryBytes: 312e6, etaSeconds: 130 })).toBe(
+  expect(formatStep({ ...report, unitsPerSecond: 4210.4, unit: 'tokens', memoryBytes: 312e6, etaSeconds: 130 })).toBe(
     'step    7/2000  loss 1.2346  bpb 1.781  lr 3.00e-3  |g| 0.53  4,210 tok/s  312 MB  ETA 2m10s',
   );
   expect([0, 59.4, 59.6, 3600, 4000].map(formatDuration)).toEqual(['0s', '59s', '1m00s', '1h00m', '1h06m']);
@@ -82,9 +82,9 @@ test('pauses count in the time left, not in the tokens per second', async () => 
   const pace = new Pace(10, 20, 100);
   vi.advanceTimersByTime(2000);
   await pace.pause(async () => void vi.advanceTimersByTime(3000));
-  expect(pace.lap(12)).toEqual({ tokensPerSecond: 100, etaSeconds: 20 }); // 2 steps: 200 tokens in 2 s of training, 5 s in all
+  expect(pace.lap(12)).toEqual({ unitsPerSecond: 100, etaSeconds: 20 }); // 2 steps: 200 tokens in 2 s of training, 5 s in all
   vi.advanceTimersByTime(500);
-  expect(pace.lap(13).tokensPerSecond).toBe(200);
+  expect(pace.lap(13).unitsPerSecond).toBe(200);
   vi.useRealTimers();
 });
 

@@ -22,6 +22,7 @@ const packed: TokenStream = { ...joined, starts };
 /** Takes the place of an optimizer: keeps the gradients. */
 class GradientsOnly {
   grads: Record<string, Float32Array> = {};
+  state = () => ({ step: 0 });
   async step(_: unknown, grads: Record<string, tf.Tensor>) {
     for (const [name, x] of Object.entries(grads)) this.grads[name] = Float32Array.from(x.dataSync());
     return { gradNorm: 0 };

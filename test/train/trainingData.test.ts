@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { resolveRunConfig } from '../../src/config/index.js';
-import { loadTrainingData } from '../../src/train/data/index.js';
+import { type Batch, loadTrainingData } from '../../src/train/data/index.js';
 import { ByteTokenizer, loadTokenizer } from '../../src/train/tokenizers/index.js';
 import { temporaryFolder, text, tinyRun, writeRun } from '../support/run.js';
 
@@ -49,7 +49,7 @@ test('both parts, cut at a position of the text, with their figures', async () =
 test('a tokenizer.json: bytes are those of the text, whatever the tokens', async () => {
   const tokenizer = { type: 'huggingface' as const, file: tokenizerFile };
   const run = config({ tokenizer, model: { vocabSize: 64, hiddenSize: 8, mixers: [{ type: 'gla', numHeads: 2 }] } });
-  const data = await loadTrainingData(run, loadTokenizer(run.tokenizer));
+  const data = await loadTrainingData(run, loadTokenizer(run.tokenizer!));
   const validation = Buffer.from(data.validation!.bytes!()).toString();
   expect(text.endsWith(validation)).toBe(true);
   const numTokens = [...data.validation!.batches()].reduce((sum, { numTargets }) => sum + numTargets, 1);
@@ -85,6 +85,6 @@ test('npm packages: speeches are packed as documents, the book is one text', asy
   );
   expect(book.summary).toMatch(/^139 texts joined, tokenizer bytes, 1,1/);
   expect(speeches.summary).toMatch(/^\d{3} documents, /);
-  expect(book.trainingReader().next().cuSeqlens).toBeUndefined();
-  expect(speeches.trainingReader().next().cuSeqlens).toBeDefined();
+  expect((book.trainingReader().next() as Batch).cuSeqlens).toBeUndefined();
+  expect((speeches.trainingReader().next() as Batch).cuSeqlens).toBeDefined();
 });

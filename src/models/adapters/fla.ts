@@ -3,10 +3,10 @@
  * GLA, DeltaNet, Gated DeltaNet, KDA. Their tensor names and layouts are ours; only the config, and two variants of the tensors, differ.
  */
 import { ConfigError, type Problem, quote } from '../../config/problems.js';
-import type { NamedArrays } from '../causalLM.js';
 import { type ModelConfig, resolveModelConfig } from '../config.js';
 import { HEAD } from '../decoder.js';
 import type { MixerConfig } from '../mixers/index.js';
+import type { NamedArrays } from '../trainableModel.js';
 import { type FlaClass, flaClasses, impliedOptions, optionOf } from './flaClasses.js';
 
 type Json = Record<string, unknown>;

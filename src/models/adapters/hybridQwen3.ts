@@ -4,10 +4,10 @@
  * `hybrid_override_pattern` says. The place for their names.
  */
 import { ConfigError, type Problem, quote } from '../../config/problems.js';
-import type { NamedArrays } from '../causalLM.js';
 import { type ModelConfig, resolveModelConfig } from '../config.js';
 import { namedSpecs, TABLE } from '../decoder.js';
 import type { MixerConfig, MixerConfigOf } from '../mixers/index.js';
+import type { NamedArrays } from '../trainableModel.js';
 import { type HybridLayer, hybridLayers, layerTypeOf, otherLayers } from './hybridLayers.js';
 import { firstOfEach, repeatHeadRows, type WeightArray } from './sharedRows.js';
 

@@ -1,6 +1,7 @@
 /** Families of published checkpoints: how their `config.json` and tensors become ours. A new family adds one line. */
-import type { NamedArrays } from '../causalLM.js';
+
 import type { ModelConfig } from '../config.js';
+import type { NamedArrays } from '../trainableModel.js';
 import { configFromFla, isFlaConfig, weightsFromFla } from './fla.js';
 import { configFromHybridQwen3, isHybridConfig, weightsFromHybridQwen3 } from './hybridQwen3.js';
 import { configFromKimiLinear, isKimiLinearConfig, weightsFromKimiLinear } from './kimiLinear.js';

@@ -4,13 +4,13 @@
  * The place for their names.
  */
 import { ConfigError, type Problem, quote } from '../../config/problems.js';
-import type { NamedArrays } from '../causalLM.js';
 import { type ModelConfig, resolveModelConfig } from '../config.js';
 import { namedSpecs, TABLE } from '../decoder.js';
 import type { MixerConfig } from '../mixers/index.js';
 import type { KdaConfig } from '../mixers/kda.js';
 import type { MlaConfig } from '../mixers/mla.js';
 import { hasExperts } from '../mlps/moe.js';
+import type { NamedArrays } from '../trainableModel.js';
 
 type Json = Record<string, unknown>;
 type Arrays = Map<string, { shape: readonly number[]; data: Float32Array }>;

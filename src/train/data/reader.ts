@@ -1,46 +1,9 @@
 /** Batches of token sequences out of a stream, at a position that can be saved and sought. */
 import { Rng } from '../../rng.js';
+import { type Batch, type BatchReader, countTargets, IGNORE_INDEX, type ReaderPosition } from './batch.js';
 import type { TokenStream } from './dataset.js';
 import { DataError } from './errors.js';
 import { firstAbove } from './search.js';
-
-/** Targets with this value are not to be learned: they would cross a document's end, or were counted before. */
-export const IGNORE_INDEX = -100;
-
-/** B sequences of T tokens, flattened to [B * T], and what comes after each token. */
-export interface Batch {
-  inputs: Int32Array;
-  /** The next token at each place, or `IGNORE_INDEX`. */
-  targets: Int32Array;
-  /** B: the reader's batchSize, but the last batch of a sequential pass may be smaller. */
-  batchSize: number;
-  /** T. */
-  seqLen: number;
-  /** Targets that are not `IGNORE_INDEX`. */
-  numTargets: number;
-  /** Offsets of documents and rows over the flattened B * T, from 0 to B * T; only for streams of separate documents. */
-  cuSeqlens?: Int32Array;
-}
-
-/** Everything needed to go on: windows used of an epoch. */
-export interface ReaderPosition {
-  epoch: number;
-  index: number;
-}
-
-/** Batches one after another, from a position that can be saved. */
-export interface BatchReader {
-  /** Where the next batch starts. */
-  position(): ReaderPosition;
-  /** Goes to a position that `position` gave. @throws RangeError when it is none */
-  seek(position: ReaderPosition): void;
-  next(): Batch;
-}
-
-/** Targets that are to be learned. */
-export function countTargets(targets: Int32Array): number {
-  return targets.reduce((sum, target) => sum + (target === IGNORE_INDEX ? 0 : 1), 0);
-}
 
 export interface SequenceReaderOptions {
   batchSize: number;

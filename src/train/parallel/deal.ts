@@ -1,14 +1,13 @@
 /** The rows of a step, dealt over replicas. */
-import type { Batch } from '../data/index.js';
-import { countTargets } from '../data/reader.js';
+import { type AnyBatch, sliceRows } from '../data/batch.js';
 
 /**
- * Deals the rows of a step's micro-batches over `members` in order, as evenly as rows go: all rows have the same number of tokens, packed
- * documents or not. A member gets micro-batches no larger than those given: whole ones where their number is a multiple of `members`.
+ * Deals the rows of a step's micro-batches over `members` in order, as evenly as rows go: all rows of a batch have the same number of steps,
+ * packed documents and padding included. A member gets micro-batches no larger than those given: whole ones where their number is a multiple of `members`.
  * @returns the micro-batches of each member
  * @throws RangeError when there are fewer rows than members
  */
-export function dealRows(batches: readonly Batch[], members: number): Batch[][] {
+export function dealRows<B extends AnyBatch>(batches: readonly B[], members: number): B[][] {
   const rows = batches.reduce((sum, { batchSize }) => sum + batchSize, 0);
   if (rows < members)
     throw new RangeError(
@@ -19,8 +18,8 @@ export function dealRows(batches: readonly Batch[], members: number): Batch[][] 
 }
 
 /** Rows `from` to `to` of all batches in a row, cut where a batch ends. */
-function rowsOf(batches: readonly Batch[], from: number, to: number): Batch[] {
-  const taken: Batch[] = [];
+function rowsOf<B extends AnyBatch>(batches: readonly B[], from: number, to: number): B[] {
+  const taken: B[] = [];
   let first = 0;
   for (const batch of batches) {
     const [begin, end] = [Math.max(from - first, 0), Math.min(to - first, batch.batchSize)];
@@ -28,17 +27,4 @@ function rowsOf(batches: readonly Batch[], from: number, to: number): Batch[] {
     first += batch.batchSize;
   }
   return taken;
-}
-
-/** Rows `begin` to `end` of a batch, in memory of their own: a view would be sent with all that it views. */
-function sliceRows(batch: Batch, begin: number, end: number): Batch {
-  const { seqLen, batchSize, cuSeqlens } = batch;
-  if (begin === 0 && end === batchSize) return batch;
-  const [from, to] = [begin * seqLen, end * seqLen];
-  const inputs = batch.inputs.slice(from, to);
-  const targets = batch.targets.slice(from, to);
-  const rows: Batch = { inputs, targets, batchSize: end - begin, seqLen, numTargets: countTargets(targets) };
-  if (!cuSeqlens) return rows;
-  // every row starts a document of its own, so both ends are among the offsets
-  return { ...rows, cuSeqlens: cuSeqlens.filter((offset) => from <= offset && offset <= to).map((x) => x - from) };
 }

@@ -1,11 +1,11 @@
 /** Data parallelism: equal replicas of a model in worker threads, which share the rows of each update. Node only. */
 import { type AdamW, type AdamWOptions, NonFiniteGradientError } from '../../chunked/adamW/index.js';
 import type { RunConfig } from '../../config/index.js';
-import type { CausalLM } from '../../models/index.js';
+import type { AnyModel } from '../../models/index.js';
 import { type Answer, type Arguments, type Method, Thread, WorkerError } from '../../threads/index.js';
 import { expertLoad } from '../balance.js';
-import type { Batch } from '../data/index.js';
-import type { Score } from '../evaluate.js';
+import type { AnyBatch } from '../data/index.js';
+import type { Score } from '../objectives/index.js';
 import { NonFiniteLossError, type StepResult, targetShares, type UpdateOptions } from '../step.js';
 import { modelWeights, optimizerMoments } from '../weights.js';
 import { dealRows } from './deal.js';
@@ -40,7 +40,7 @@ export class WorkerPool {
 
   /** Starts the threads with the weights and moments as they are now. @throws WorkerError when one does not start */
   static async start(
-    model: CausalLM,
+    model: AnyModel,
     optimizer: AdamW,
     { workers: members, backend, adamW, timeout = 600 }: PoolOptions,
   ): Promise<WorkerPool> {
@@ -81,9 +81,13 @@ export class WorkerPool {
    * `onPhase` tells of this thread, which waits for the others in 'update'.
    * @throws NonFiniteLossError or NonFiniteGradientError before any weight is touched, WorkerError when a thread has ended or is silent
    */
-  async step(batches: readonly Batch[], { recompute, onPhase, ...rates }: UpdateOptions): Promise<StepResult> {
+  async step(
+    batches: readonly AnyBatch[],
+    { recompute, onPhase, noise, ...rates }: UpdateOptions,
+  ): Promise<StepResult> {
     const parts = dealRows(batches, this.size);
-    const losses = await this.#call('gradients', (i) => [parts[i], i ? { recompute } : { recompute, onPhase }]);
+    const own = (i: number) => ({ recompute, noise: `${noise ?? this.#replica.steps} worker ${i}` });
+    const losses = await this.#call('gradients', (i) => [parts[i], i ? own(i) : { ...own(i), onPhase }]);
     for (const loss of losses) if (!Number.isFinite(loss)) throw new NonFiniteLossError(loss);
     const shares = targetShares(parts.map((part) => part.reduce((sum, { numTargets }) => sum + numTargets, 0)));
     await this.#call('reduce', () => [shares]);
@@ -94,7 +98,7 @@ export class WorkerPool {
   }
 
   /** Scores at most `size` batches, a worker each; `withHits` as in `scoreOf`. */
-  scores(batches: readonly Batch[], withHits: boolean): Promise<Score[]> {
+  scores(batches: readonly AnyBatch[], withHits: boolean): Promise<Score[]> {
     return this.#call('score', (i) => [batches[i], withHits], batches.length);
   }
 

@@ -3,9 +3,10 @@ import { createHash } from 'node:crypto';
 import * as tf from '@tensorflow/tfjs';
 import { type AdamW, NonFiniteGradientError } from '../../chunked/adamW/index.js';
 import { wasmBytes } from '../../chunked/wasm/runtime.js';
-import type { CausalLM } from '../../models/index.js';
-import type { Batch } from '../data/index.js';
-import { type Score, scoreOf } from '../evaluate.js';
+import type { TrainableModel } from '../../models/index.js';
+import type { AnyBatch } from '../data/index.js';
+import { scoreOf } from '../evaluate.js';
+import type { Score } from '../objectives/index.js';
 import { applyGradients, type GradientOptions, meanGradients, NonFiniteLossError, type UpdateRates } from '../step.js';
 import { modelWeights, optimizerMoments } from '../weights.js';
 import type { SharedGradients } from './sharedGradients.js';
@@ -25,13 +26,18 @@ export class Replica {
 
   constructor(
     readonly member: number,
-    readonly model: CausalLM,
+    readonly model: TrainableModel,
     readonly optimizer: AdamW,
     readonly shared: SharedGradients,
   ) {}
 
+  /** Updates done. */
+  get steps(): number {
+    return this.optimizer.state().step;
+  }
+
   /** The mean loss over this member's batches; its gradients go into shared memory, unless the loss is not finite. */
-  async gradients(batches: readonly Batch[], options?: GradientOptions): Promise<number> {
+  async gradients(batches: readonly AnyBatch[], options?: GradientOptions): Promise<number> {
     try {
       const { loss, grads } = await meanGradients(this.model, batches, options);
       await this.shared.write(this.member, grads);
@@ -62,7 +68,7 @@ export class Replica {
     }
   }
 
-  score(batch: Batch, withHits: boolean): Promise<Score> {
+  score(batch: AnyBatch, withHits: boolean): Promise<Score> {
     return scoreOf(this.model, batch, withHits);
   }
 

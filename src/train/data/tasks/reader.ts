@@ -1,6 +1,6 @@
 /** Batches of generated examples, at a position that can be saved and sought. */
 import { Rng } from '../../../rng.js';
-import { type Batch, type BatchReader, countTargets, IGNORE_INDEX, type ReaderPosition } from '../reader.js';
+import { type Batch, type BatchReader, countTargets, IGNORE_INDEX, type ReaderPosition } from '../batch.js';
 import type { Task } from './task.js';
 
 export interface TaskReaderOptions {

@@ -1,0 +1,2 @@
+/** Mixers that read the time between steps (`ForwardOptions.intervals`). */
+export const TIMED_MIXERS: readonly string[] = ['s5'];
