@@ -80,6 +80,7 @@ export {
   type LinearScanOutput,
   linearScan,
 } from './linearScan/index.js';
+export { type IrregularScanInputs, type IrregularScanOptions, irregularScan } from './linearScan/irregular.js';
 export { type LongConvolutionInputs, type LongConvolutionOptions, longConvolution } from './longConvolution/index.js';
 export { type MaskedScaleOptions, maskedScale } from './maskedScale/index.js';
 export {

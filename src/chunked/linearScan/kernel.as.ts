@@ -9,6 +9,8 @@ import { BLOCK_ROWS, flushPart, roundTotal } from '../wasm/lib/blockSum.as';
 import { exp4, madd } from '../wasm/lib/math.as';
 import { copyRow, loadN, storeN } from '../wasm/lib/tail.as';
 
+export { irregularScanBwd, irregularScanFwd } from './irregular.as';
+
 // @ts-ignore: decorator
 @inline
 const REAL: i32 = 0;
