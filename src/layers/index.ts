@@ -11,6 +11,8 @@ export { LayerNorm, type LayerNormOptions } from './layerNorm.js';
 export { MixtureOfExperts, type MixtureOfExpertsOptions } from './mixtureOfExperts.js';
 export { MultiHeadLatentAttention, type MultiHeadLatentAttentionOptions } from './multiHeadLatentAttention.js';
 export { RMSNorm, type RMSNormOptions } from './rmsNorm.js';
+export { S5, type S5Options } from './s5.js';
+export type { ParameterGroups, SsmLearningRate } from './s5Groups.js';
 export {
   type ForwardOptions,
   type LayerArgs,

@@ -7,6 +7,7 @@ import {
   KimiDeltaAttention,
   MixtureOfExperts,
   MultiHeadLatentAttention,
+  S5,
   type SeqLayer,
   SoftmaxAttention,
   SwiGLU,
@@ -25,6 +26,7 @@ const builders: { [T in MixerType]: Build<MixerConfigOf<T>> } = {
     new GatedLinearAttention({ ...m, ...model, gateFn: gateFn === 'silu' ? 'swish' : gateFn }),
   kda: (m, model) => new KimiDeltaAttention({ ...m, ...model }),
   mla: (m, { hiddenSize }) => new MultiHeadLatentAttention({ ...m, hiddenSize }),
+  s5: (m, { hiddenSize }) => new S5({ ...m, hiddenSize }),
   softmax_attention: (m, model) => new SoftmaxAttention({ ...m, ...model }),
 };
 

@@ -40,12 +40,14 @@ export interface S5Values {
   d: Float64Array;
 }
 
-/** Draws all initial values. Each kind has a stream of its own, so that an option changes no other values. */
-export function initialS5(options: S5InitOptions, rng: Rng): S5Values {
+/**
+ * Draws all initial values. Each kind has a stream of its own, so that an option changes no other values.
+ * @param basis of the same options, where it is there already
+ */
+export function initialS5(options: S5InitOptions, rng: Rng, basis = new ModeBasis(options)): S5Values {
   const { hiddenSize, bidirectional = false } = options;
   if (!(Number.isInteger(hiddenSize) && hiddenSize > 0))
     throw new RangeError(`initialS5: hiddenSize must be an integer > 0, got ${hiddenSize}`);
-  const basis = new ModeBasis(options);
   return {
     modes: basis.modes,
     conjugate: basis.conjugate,

@@ -74,6 +74,16 @@ export const smallConfigs: Record<string, ModelConfigInput> = {
     ],
     mlp: { intermediateSize: 24 },
   },
+  'state spaces': {
+    vocabSize: 37,
+    hiddenSize: 16,
+    numLayers: 2,
+    mixers: [
+      { type: 's5', stateSize: 16, blocks: 2 },
+      { type: 's5', stateSize: 8, blocks: 1, gate: 'full_glu', discretisation: 'bilinear', ptd: { method: 'skew' } },
+    ],
+    mlp: { intermediateSize: 24 },
+  },
   'attention with a window': {
     vocabSize: 37,
     hiddenSize: 16,

@@ -7,6 +7,7 @@ import { gla } from './gla.js';
 import { kda } from './kda.js';
 import type { MixerSettings } from './mixer.js';
 import { mla } from './mla.js';
+import { s5 } from './s5.js';
 import { softmaxAttention } from './softmaxAttention.js';
 
 export const mixers = {
@@ -16,6 +17,7 @@ export const mixers = {
   gla,
   kda,
   mla,
+  s5,
   softmax_attention: softmaxAttention,
 } as const;
 

@@ -9,6 +9,8 @@ export type MixerSchema = z.ZodObject<{ type: z.ZodLiteral<string> } & z.ZodRawS
 export interface ModelWide {
   hiddenSize: number;
   chunkSize: number;
+  /** `causal_lm`: mixers may not look ahead. */
+  modelType: string;
 }
 
 /** A rule that is broken: the setting to change, what is wrong with it. */
