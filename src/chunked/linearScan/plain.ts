@@ -60,12 +60,8 @@ function scanned({ a, logs, b, initialState, reverse }: ScanCall, form: (steps: 
   const ordered = (x: tf.Tensor) => (reverse ? tf.reverse(x, 1) : x);
   const factors = logs ? tf.exp(a) : a;
   const shared = a.rank < b.rank;
-  const all = shared
-    ? tf.tile(
-        tf.reshape(factors, [1, 1, ...a.shape]),
-        b.shape.map((n, i) => (i < 2 ? n : 1)),
-      )
-    : ordered(factors);
+  const tokens = tf.ones(b.shape.map((n, i) => (i < 2 ? n : 1))); // not tf.tile: its gradient slices once for each token
+  const all = shared ? tf.mul(tokens, factors) : ordered(factors);
   const isComplex = b.rank === 4;
   const parts = (x: tf.Tensor) => (isComplex ? split(x) : [x]);
   const start = initialState ?? tf.zeros([B, ...b.shape.slice(2)]);
