@@ -65,6 +65,10 @@ export {
   kdaGate,
   type LogSigmoidGateOptions,
   logSigmoidGate,
+  type MlgruGateInputs,
+  type MlgruGateOptions,
+  type MlgruGateOutput,
+  mlgruGate,
 } from './gates/index.js';
 export { type GeluOptions, gelu } from './gelu/index.js';
 export { type GlaInputs, type GlaOptions, type GlaOutput, gla } from './gla/index.js';
@@ -91,5 +95,5 @@ export {
 } from './moe/index.js';
 export { type GatedRmsNormOptions, gatedRmsNorm, type RmsNormOptions, rmsNorm } from './rmsNorm/index.js';
 export { type RotaryEmbeddingOptions, rotaryEmbedding } from './rotary/index.js';
-export { type SwiGluOptions, swiGlu } from './swiGlu/index.js';
+export { type SwiGluInputs, type SwiGluOptions, swiGlu } from './swiGlu/index.js';
 export { type VandermondeInputs, type VandermondeOptions, vandermonde } from './vandermonde/index.js';

@@ -1,10 +1,10 @@
 /** What mixers with a short convolution on q, k and v share: its weights, its states and its call. */
 import * as tf from '@tensorflow/tfjs';
-import { causalConv1d, linearAll } from '../chunked/index.js';
+import { causalConv1d } from '../chunked/index.js';
 import { type LayerState, SeqLayer, type StateSpec, type WeightSpec } from './seqLayer.js';
-import { bias, convTaps } from './weightSpecs.js';
+import { bias, convTaps, type LinearOption } from './weightSpecs.js';
 
-export interface ShortConvOptions {
+export interface ShortConvOptions extends LinearOption {
   hiddenSize: number;
   /** Short causal convolution and SiLU on q, k and v. */
   useShortConv: boolean;
@@ -62,12 +62,6 @@ export abstract class ConvolvedMixer<O extends ShortConvOptions> extends SeqLaye
     );
     next[key] = finalState;
     return o;
-  }
-
-  /** x [B, T, D] times each matrix of `names`, which leave out `.weight`. */
-  protected projectAll(x: tf.Tensor, names: readonly string[]): Projected {
-    const outputs = linearAll({ x, weights: names.map((name) => this.need(`${name}.weight`)) });
-    return Object.fromEntries(names.map((name, i) => [name, outputs[i]]));
   }
 
   /** `convolve`, or SiLU alone where the options leave the convolution out. */

@@ -2,7 +2,7 @@
 import type * as tf from '@tensorflow/tfjs';
 import { checkOneOf } from '../chunked/check.js';
 import type { DeltaOptions, DeltaOutput, DeltaRuleInputs } from '../chunked/index.js';
-import { l2Norm, linear } from '../chunked/index.js';
+import { l2Norm } from '../chunked/index.js';
 import {
   ConvolvedMixer,
   type Projected,
@@ -13,7 +13,7 @@ import {
 import { mergeHeads, normHeads, splitHeads } from './heads.js';
 import { writeStrength } from './recurrentGates.js';
 import type { ForwardOptions, LayerArgs, LayerOutput, LayerState, StateSpec, WeightSpec } from './seqLayer.js';
-import { matrix, normScale } from './weightSpecs.js';
+import { matrix, normScale, withNorms } from './weightSpecs.js';
 
 export interface DeltaLayerOptions extends ShortConvOptions {
   /**
@@ -39,6 +39,7 @@ export const deltaLayerDefaults: Omit<DeltaLayerOptions, 'hiddenSize'> = {
   normEps: 1e-5,
   chunkSize: null,
   form: 'auto',
+  linear: 'dense',
   seed: 0,
 };
 
@@ -82,12 +83,12 @@ export abstract class DeltaLayer<O extends DeltaLayerOptions> extends ConvolvedM
     const { hiddenSize } = this.options;
     const { HV, V } = this.sizes();
     const projections = Object.entries(this.#projections());
-    return {
+    return withNorms(this.options.linear, {
       ...Object.fromEntries(projections.map(([name, width]) => [`${name}.weight`, matrix(width, hiddenSize)])),
       ...this.convSpecs(this.#widths()),
       'o_norm.weight': normScale(V),
       'o_proj.weight': matrix(hiddenSize, HV * V),
-    };
+    });
   }
 
   protected override run(x: tf.Tensor, state: LayerState | undefined, { cuSeqlens }: ForwardOptions): LayerOutput {
@@ -108,7 +109,7 @@ export abstract class DeltaLayer<O extends DeltaLayerOptions> extends ConvolvedM
     next.recurrent = finalState;
     const norm = { weight: this.need('o_norm.weight'), gate: this.outputGate(projected) };
     const normed = normHeads(o, norm, { eps, activation: this.gateActivation });
-    return { y: linear({ x: mergeHeads(normed), weight: this.need('o_proj.weight') }), state: next };
+    return { y: this.project(mergeHeads(normed), 'o_proj'), state: next };
   }
 
   protected override stateSpecs(batch: number): Record<string, StateSpec> {

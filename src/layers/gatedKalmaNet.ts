@@ -7,7 +7,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { checkOneOf } from '../chunked/check.js';
 import { ridgeQueries } from '../chunked/gatedKalmaNet/run.js';
-import { type GatedKalmaNetInputs, gatedKalmaNet, kdaGate, linear } from '../chunked/index.js';
+import { type GatedKalmaNetInputs, gatedKalmaNet, kdaGate } from '../chunked/index.js';
 import {
   ConvolvedMixer,
   type Projected,
@@ -19,7 +19,7 @@ import { mergeHeads, normHeads, repeatHeads } from './heads.js';
 import { expandHeads, expansionSpecs, type GroupedHeads } from './lowRankHeads.js';
 import { logRate, stepBias } from './recurrentGates.js';
 import type { ForwardOptions, LayerArgs, LayerOutput, LayerState, StateSpec, WeightSpec } from './seqLayer.js';
-import { bias, matrix, normScale } from './weightSpecs.js';
+import { bias, matrix, normScale, withNorms } from './weightSpecs.js';
 
 export interface GatedKalmaNetOptions extends ShortConvOptions {
   /** Channels D of a head of q, k and v, default 128. */
@@ -90,6 +90,7 @@ const defaults: Omit<GatedKalmaNetOptions, 'hiddenSize'> = {
   normEps: 1e-6,
   chunkSize: null,
   form: 'auto',
+  linear: 'dense',
   seed: 0,
 };
 
@@ -146,8 +147,12 @@ export class GatedKalmaNet extends ConvolvedMixer<GatedKalmaNetOptions> {
     const projections = Object.entries(this.#projections());
     const expansion = (name: 'k' | 'v') =>
       kvProjRank === null ? {} : expansionSpecs(name, this.#grouped(name), kvProjRank, kvLearnableResidual);
-    return {
+    const matrices = {
       ...Object.fromEntries(projections.map(([name, width]) => [`${name}.weight`, matrix(width, hiddenSize)])),
+      'o_proj.weight': matrix(hiddenSize, H * headDim),
+    };
+    return {
+      ...withNorms(this.options.linear, matrices),
       ...(useBetaGate && { 'b_proj.bias': bias(H, hiddenSize) }),
       ...(useAlphaConnection && { 'alpha_proj.bias': bias(H, hiddenSize) }),
       ...(useForgettingGate && { A_log: logRate(H, 0), dt_bias: stepBias(H) }),
@@ -155,7 +160,6 @@ export class GatedKalmaNet extends ConvolvedMixer<GatedKalmaNetOptions> {
       ...expansion('k'),
       ...expansion('v'),
       'o_norm.weight': normScale(headDim),
-      'o_proj.weight': matrix(hiddenSize, H * headDim),
     };
   }
 
@@ -179,7 +183,7 @@ export class GatedKalmaNet extends ConvolvedMixer<GatedKalmaNetOptions> {
     const { o, finalState } = gatedKalmaNet({ ...inputs, initialState }, this.#opOptions(cuSeqlens));
     const norm = { weight: this.need('o_norm.weight'), gate: projected.g_proj };
     const normed = normHeads(o, norm, { eps, activation: 'silu' });
-    const y = linear({ x: mergeHeads(normed), weight: this.need('o_proj.weight') });
+    const y = this.project(mergeHeads(normed), 'o_proj');
     return { y, state: { ...next, ...finalState } };
   }
 

@@ -5,13 +5,13 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { checkOneOf } from '../chunked/check.js';
-import { gla, linear, linearAll, logSigmoidGate } from '../chunked/index.js';
+import { gla, logSigmoidGate } from '../chunked/index.js';
 import { ConvolvedMixer, type Widths } from './convolvedMixer.js';
 import { mergeHeads, normHeads, repeatHeads, splitHeads } from './heads.js';
 import type { ForwardOptions, LayerArgs, LayerOutput, LayerState, StateSpec, WeightSpec } from './seqLayer.js';
-import { bias, matrix, normScale } from './weightSpecs.js';
+import { bias, type LinearOption, matrix, normScale, withNorms } from './weightSpecs.js';
 
-export interface GatedLinearAttentionOptions {
+export interface GatedLinearAttentionOptions extends LinearOption {
   /** Model width D. */
   hiddenSize: number;
   /** Width of all keys over D, default 0.5; `trunc(D * expandK)` must be a multiple of numHeads. */
@@ -70,6 +70,7 @@ const defaults: Omit<GatedLinearAttentionOptions, 'hiddenSize'> = {
   clampMin: null,
   chunkSize: null,
   form: 'auto',
+  linear: 'dense',
   seed: 0,
 };
 
@@ -114,7 +115,7 @@ export class GatedLinearAttention extends ConvolvedMixer<GatedLinearAttentionOpt
     const { hiddenSize, numHeads, gateLowRankDim, useOutputGate, elementwiseAffine } = this.options;
     const { q: keyDim, k: kvKeyDim, v: kvValueDim } = this.#widths();
     const valueDim = this.#valueDim;
-    return {
+    return withNorms(this.options.linear, {
       'q_proj.weight': matrix(keyDim, hiddenSize),
       'k_proj.weight': matrix(kvKeyDim, hiddenSize),
       'v_proj.weight': matrix(kvValueDim, hiddenSize),
@@ -125,7 +126,7 @@ export class GatedLinearAttention extends ConvolvedMixer<GatedLinearAttentionOpt
       ...(useOutputGate && { 'g_proj.weight': matrix(valueDim, hiddenSize) }),
       ...(elementwiseAffine && { [this.#normName]: normScale(valueDim / numHeads) }),
       'o_proj.weight': matrix(hiddenSize, valueDim),
-    };
+    });
   }
 
   /** The published checkpoints name the norm after the kernel that fuses it with its gate. */
@@ -138,12 +139,13 @@ export class GatedLinearAttention extends ConvolvedMixer<GatedLinearAttentionOpt
     const { numHeads, clampMin, gateLogitNormalizer, gateFn, normEps, chunkSize, form } = this.options;
     const shared = numHeads / this.#kvHeads;
     const next: LayerState = {};
-    const [q, k, v, low, outputGate] = linearAll({ x, weights: this.#projections() });
+    const names = ['q_proj', 'k_proj', 'v_proj', 'gk_proj.0', ...(this.options.useOutputGate ? ['g_proj'] : [])];
+    const { q_proj: q, k_proj: k, v_proj: v, 'gk_proj.0': low, g_proj: outputGate } = this.projectAll(x, names);
     const feature = (name: 'q' | 'k' | 'v', p: tf.Tensor) => {
       const y = this.options.useShortConv ? this.convolve(name, p, state, next, cuSeqlens) : p;
       return this.options.featureMap && name !== 'v' ? tf.relu(y) : y;
     };
-    const gate = linear({ x: low, weight: this.need('gk_proj.1.weight'), bias: this.need('gk_proj.1.bias') });
+    const gate = this.project(low, 'gk_proj.1');
     const g = logSigmoidGate({ x: gate }, { normalizer: gateLogitNormalizer, clampMin: clampMin ?? undefined });
     const { o, finalState } = gla(
       {
@@ -158,13 +160,7 @@ export class GatedLinearAttention extends ConvolvedMixer<GatedLinearAttentionOpt
     next.recurrent = finalState;
     const norm = { weight: this.weight(this.#normName), gate: outputGate };
     const normed = normHeads(o, norm, { eps: normEps, activation: gateFn === 'swish' ? 'silu' : 'sigmoid' });
-    return { y: linear({ x: mergeHeads(normed), weight: this.need('o_proj.weight') }), state: next };
-  }
-
-  /** All that the input is multiplied by. */
-  #projections(): tf.Variable[] {
-    const names = ['q_proj', 'k_proj', 'v_proj', 'gk_proj.0', ...(this.options.useOutputGate ? ['g_proj'] : [])];
-    return names.map((name) => this.need(`${name}.weight`));
+    return { y: this.project(mergeHeads(normed), 'o_proj'), state: next };
   }
 
   protected override stateSpecs(batch: number): Record<string, StateSpec> {

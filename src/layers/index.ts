@@ -1,5 +1,7 @@
 /** Sequence-mixing layers: each is a `tf.layers.Layer` with `forward(x, state?) -> { y, state }`. */
 export { BatchNorm, type BatchNormOptions } from './batchNorm.js';
+export { BitGLU, type BitGLUOptions } from './bitGLU.js';
+export { BitLinear, type BitLinearOptions } from './bitLinear.js';
 export { DeltaNet, type DeltaNetOptions } from './deltaNet.js';
 export { type DropoutOptions, dropout } from './dropout.js';
 export { GatedDeltaNet, type GatedDeltaNetOptions } from './gatedDeltaNet.js';
@@ -9,6 +11,7 @@ export { InputProjection, type InputProjectionOptions } from './inputProjection.
 export { KimiDeltaAttention, type KimiDeltaAttentionOptions } from './kimiDeltaAttention.js';
 export { LayerNorm, type LayerNormOptions } from './layerNorm.js';
 export { MixtureOfExperts, type MixtureOfExpertsOptions } from './mixtureOfExperts.js';
+export { MLGRU, type MLGRUOptions } from './mlgru.js';
 export { MultiHeadLatentAttention, type MultiHeadLatentAttentionOptions } from './multiHeadLatentAttention.js';
 export { RMSNorm, type RMSNormOptions } from './rmsNorm.js';
 export { S5, type S5Options } from './s5.js';

@@ -4,14 +4,14 @@
  * `o_t = K^-0.5 * S_t^T q_t`; g comes from `kdaGate` over a projection of low rank, and the output gate is a sigmoid.
  */
 import * as tf from '@tensorflow/tfjs';
-import { type DeltaOptions, type DeltaOutput, type DeltaRuleInputs, kda, kdaGate, linear } from '../chunked/index.js';
+import { type DeltaOptions, type DeltaOutput, type DeltaRuleInputs, kda, kdaGate } from '../chunked/index.js';
 import type { Projected } from './convolvedMixer.js';
 import { deltaLayerDefaults } from './deltaLayer.js';
 import { GatedDeltaLayer, type GatedDeltaOptions } from './gatedDeltaLayer.js';
 import { splitHeads } from './heads.js';
 import { logRate, stepBias } from './recurrentGates.js';
 import type { LayerArgs, WeightSpec } from './seqLayer.js';
-import { bias, matrix } from './weightSpecs.js';
+import { bias, matrix, withNorms } from './weightSpecs.js';
 
 /** `headDim` 128, `expandV` 1, `numHeads` 16 unless given. */
 export interface KimiDeltaAttentionOptions extends GatedDeltaOptions {
@@ -56,18 +56,18 @@ export class KimiDeltaAttention extends GatedDeltaLayer<KimiDeltaAttentionOption
   override weightSpecs(): Record<string, WeightSpec> {
     const { HV, K, V } = this.sizes();
     const { safeGate, gateBias } = this.options;
-    return {
+    return withNorms(this.options.linear, {
       ...super.weightSpecs(),
       A_log: logRate(HV, safeGate ? undefined : 1),
       dt_bias: stepBias(HV * K),
       'f_proj.1.weight': matrix(HV * K, V),
       'g_proj.1.weight': matrix(HV * V, V),
       ...(gateBias && { 'g_proj.1.bias': bias(HV * V, V) }),
-    };
+    });
   }
 
   protected override mix(inputs: DeltaRuleInputs, projected: Projected, options: DeltaOptions): DeltaOutput {
-    const f = linear({ x: projected['f_proj.0'], weight: this.need('f_proj.1.weight') });
+    const f = this.project(projected['f_proj.0'], 'f_proj.1');
     const g = kdaGate(
       { f: splitHeads(f, this.sizes().HV), aLog: this.need('A_log'), dtBias: this.need('dt_bias') },
       { lowerBound: this.options.lowerBound ?? undefined },
@@ -76,8 +76,7 @@ export class KimiDeltaAttention extends GatedDeltaLayer<KimiDeltaAttentionOption
   }
 
   protected override outputGate(projected: Projected): tf.Tensor {
-    const low = projected['g_proj.0'];
-    return linear({ x: low, weight: this.need('g_proj.1.weight'), bias: this.weight('g_proj.1.bias') });
+    return this.project(projected['g_proj.0'], 'g_proj.1');
   }
 }
 tf.serialization.registerClass(KimiDeltaAttention);

@@ -8,7 +8,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { checkOneOf } from '../chunked/check.js';
-import { flashAttention, linear, rmsNorm, rotaryEmbedding } from '../chunked/index.js';
+import { flashAttention, rmsNorm, rotaryEmbedding } from '../chunked/index.js';
 import { append } from './cache.js';
 import { mergeHeads, repeatHeads, splitHeads } from './heads.js';
 import {
@@ -20,9 +20,9 @@ import {
   type StateSpec,
   type WeightSpec,
 } from './seqLayer.js';
-import { matrix, normScale } from './weightSpecs.js';
+import { type LinearOption, matrix, normScale, withNorms } from './weightSpecs.js';
 
-export interface MultiHeadLatentAttentionOptions {
+export interface MultiHeadLatentAttentionOptions extends LinearOption {
   /** Model width D. */
   hiddenSize: number;
   /** Default 4. */
@@ -63,9 +63,9 @@ export class MultiHeadLatentAttention extends SeqLayer<MultiHeadLatentAttentionO
   constructor(args: LayerArgs<MultiHeadLatentAttentionOptions>) {
     super(args, {
       ...{ numHeads: 4, kvLoraRank: 512, qkNopeHeadDim: 128, qkRopeHeadDim: 64, vHeadDim: 128 },
-      ...{ qLoraRank: null, ropeBase: null, form: 'auto', seed: 0 },
+      ...{ qLoraRank: null, ropeBase: null, form: 'auto', linear: 'dense', seed: 0 },
     });
-    const { qLoraRank, ropeBase, qkRopeHeadDim, form } = this.options;
+    const { qLoraRank, ropeBase, qkRopeHeadDim, form, linear } = this.options;
     this.requirePositive('numHeads', 'kvLoraRank', 'qkNopeHeadDim', 'qkRopeHeadDim', 'vHeadDim');
     if (qLoraRank !== null) this.requirePositive('qLoraRank');
     this.require(ropeBase === null || ropeBase > 1, `ropeBase must be greater than 1, got ${ropeBase}`);
@@ -74,6 +74,10 @@ export class MultiHeadLatentAttention extends SeqLayer<MultiHeadLatentAttentionO
       `qkRopeHeadDim must be even for rotary positions, got ${qkRopeHeadDim}; give an even one or ropeBase: null`,
     );
     checkOneOf('MultiHeadLatentAttention', 'form', form, ['auto', 'expanded', 'absorbed']);
+    this.require(
+      form !== 'absorbed' || linear === 'dense',
+      'form absorbed takes kv_b_proj apart, which linear bit does not allow; leave form at auto',
+    );
   }
 
   override forward(x: tf.Tensor, state?: LayerState, options: ForwardOptions = {}): LayerOutput {
@@ -85,7 +89,7 @@ export class MultiHeadLatentAttention extends SeqLayer<MultiHeadLatentAttentionO
   override weightSpecs(): Record<string, WeightSpec> {
     const { hiddenSize, numHeads, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, qLoraRank } = this.options;
     const queries = numHeads * (qkNopeHeadDim + qkRopeHeadDim);
-    return {
+    return withNorms(this.options.linear, {
       ...(qLoraRank === null
         ? { 'q_proj.weight': matrix(queries, hiddenSize) }
         : {
@@ -97,7 +101,7 @@ export class MultiHeadLatentAttention extends SeqLayer<MultiHeadLatentAttentionO
       'kv_a_layernorm.weight': normScale(kvLoraRank),
       'kv_b_proj.weight': matrix(numHeads * (qkNopeHeadDim + vHeadDim), kvLoraRank),
       'o_proj.weight': matrix(hiddenSize, numHeads * vHeadDim),
-    };
+    });
   }
 
   protected override run(x: tf.Tensor, state: LayerState | undefined, { cuSeqlens }: ForwardOptions): LayerOutput {
@@ -106,27 +110,27 @@ export class MultiHeadLatentAttention extends SeqLayer<MultiHeadLatentAttentionO
     const latent = append(state?.latent, this.#latents(x, offset, cuSeqlens));
     const attend = this.#isAbsorbed(q.shape[1]!, latent.shape[1]!) ? this.#absorbed : this.#expanded;
     const o = attend.call(this, q, latent, cuSeqlens);
-    return { y: linear({ x: mergeHeads(o), weight: this.need('o_proj.weight') }), state: cuSeqlens ? {} : { latent } };
+    return { y: this.project(mergeHeads(o), 'o_proj'), state: cuSeqlens ? {} : { latent } };
   }
 
   /** [B, T, H, dn + dr] */
   #queries(x: tf.Tensor, offset: number, cuSeqlens?: Int32Array): tf.Tensor {
     const { numHeads, qLoraRank, qkNopeHeadDim, ropeBase } = this.options;
-    const q = splitHeads(qLoraRank === null ? this.#project('q_proj', x) : this.#squeezedQueries(x), numHeads);
+    const q = splitHeads(qLoraRank === null ? this.project(x, 'q_proj') : this.#squeezedQueries(x), numHeads);
     if (ropeBase === null) return q;
     const rotated = this.#rotate(channels(q, qkNopeHeadDim), offset, cuSeqlens);
     return tf.concat([channels(q, 0, qkNopeHeadDim), rotated], 3);
   }
 
   #squeezedQueries(x: tf.Tensor): tf.Tensor {
-    const low = this.#norm('q_a_layernorm', this.#project('q_a_proj', x));
-    return this.#project('q_b_proj', low);
+    const low = this.#norm('q_a_layernorm', this.project(x, 'q_a_proj'));
+    return this.project(low, 'q_b_proj');
   }
 
   /** [norm(c) | kr] of the new tokens, [B, T, r + dr] */
   #latents(x: tf.Tensor, offset: number, cuSeqlens?: Int32Array): tf.Tensor {
     const { kvLoraRank, ropeBase } = this.options;
-    const projected = this.#project('kv_a_proj_with_mqa', x);
+    const projected = this.project(x, 'kv_a_proj_with_mqa');
     const c = this.#norm('kv_a_layernorm', channels(projected, 0, kvLoraRank));
     const kr = channels(projected, kvLoraRank);
     if (ropeBase === null) return tf.concat([c, kr], 2);
@@ -146,7 +150,8 @@ export class MultiHeadLatentAttention extends SeqLayer<MultiHeadLatentAttentionO
 
   /** Which of the two forms has fewer products for T tokens at the end of S. */
   #isAbsorbed(T: number, S: number): boolean {
-    const { kvLoraRank: r, qkNopeHeadDim: dn, qkRopeHeadDim: dr, vHeadDim: dv, form } = this.options;
+    const { kvLoraRank: r, qkNopeHeadDim: dn, qkRopeHeadDim: dr, vHeadDim: dv, form, linear } = this.options;
+    if (linear === 'bit') return false; // the norm of kv_b_proj stands between its halves and the latent
     if (form !== 'auto') return form === 'absorbed';
     const expanded = S * r * (dn + dv) + T * S * (dn + dr + dv);
     const absorbed = T * r * (dn + dv) + T * S * (2 * r + dr);
@@ -156,7 +161,7 @@ export class MultiHeadLatentAttention extends SeqLayer<MultiHeadLatentAttentionO
   /** @returns [B, T, H, dv] */
   #expanded(q: tf.Tensor, latent: tf.Tensor, cuSeqlens?: Int32Array): tf.Tensor {
     const { numHeads, kvLoraRank, qkNopeHeadDim } = this.options;
-    const kv = splitHeads(this.#project('kv_b_proj', channels(latent, 0, kvLoraRank)), numHeads);
+    const kv = splitHeads(this.project(channels(latent, 0, kvLoraRank), 'kv_b_proj'), numHeads);
     const shared = repeatHeads(channels(latent, kvLoraRank), 1, numHeads);
     const k = tf.concat([channels(kv, 0, qkNopeHeadDim), shared], 3);
     return flashAttention({ q, k, v: channels(kv, qkNopeHeadDim) }, { cuSeqlens }).o;
@@ -182,10 +187,6 @@ export class MultiHeadLatentAttention extends SeqLayer<MultiHeadLatentAttentionO
     const { o } = flashAttention({ q: qa, k: kv, v: kv }, { scale, cuSeqlens });
     const sums = tf.matMul(byHead(channels(o, 0, kvLoraRank)), kvB, false, true);
     return byToken(channels(sums, qkNopeHeadDim), B, T);
-  }
-
-  #project(name: string, x: tf.Tensor): tf.Tensor {
-    return linear({ x, weight: this.need(`${name}.weight`) });
   }
 
   #norm(name: string, x: tf.Tensor): tf.Tensor {

@@ -1,6 +1,7 @@
 /** The contract of every layer here: a `tf.layers.Layer` whose `forward` takes a state in and gives a state out. */
 import * as tf from '@tensorflow/tfjs';
-import { checkCuSeqlens, checkDtype, checkShapes } from '../chunked/check.js';
+import { checkCuSeqlens, checkDtype, checkOneOf, checkShapes } from '../chunked/check.js';
+import { bitLinear, linear, linearAll } from '../chunked/index.js';
 import { Rng } from '../rng.js';
 
 /** What a layer remembers of the past: named tensors, owned by the caller. */
@@ -97,6 +98,8 @@ export abstract class SeqLayer<O extends { hiddenSize: number } = { hiddenSize: 
     super(args);
     this.options = this.#resolve(args, defaults);
     this.requirePositive('hiddenSize' as keyof O & string);
+    const { linear = 'dense' } = this.options as { linear?: 'dense' | 'bit' };
+    checkOneOf(this.getClassName(), 'linear', linear, ['dense', 'bit']);
   }
 
   /** Every weight by its name in published checkpoints. Known from the options alone: nothing is allocated. */
@@ -187,6 +190,27 @@ export abstract class SeqLayer<O extends { hiddenSize: number } = { hiddenSize: 
     const found = this.#variables.get(name);
     if (!found) throw new Error(`${this.label}: has no weight "${name}"`);
     return found;
+  }
+
+  /** x [B, T, I] times the matrix `name`.weight [O, I], by ternary weights where it has a norm, plus `name`.bias where there is one. */
+  protected project(x: tf.Tensor, name: string): tf.Tensor {
+    const [weight, bias, norm] = [this.need(`${name}.weight`), this.weight(`${name}.bias`), this.#normOf(name)];
+    if (!norm) return linear({ x, weight, bias });
+    const y = bitLinear({ x, weight, norm });
+    return bias ? tf.add(y, bias) : y;
+  }
+
+  /** x times each matrix of `names`, which leave out `.weight`; biases are left to the caller. */
+  protected projectAll(x: tf.Tensor, names: readonly string[]): Record<string, tf.Tensor> {
+    const weights = names.map((name) => this.need(`${name}.weight`));
+    const outputs = this.#normOf(names[0])
+      ? weights.map((weight, i) => bitLinear({ x, weight, norm: this.#normOf(names[i]) }))
+      : linearAll({ x, weights });
+    return Object.fromEntries(names.map((name, i) => [name, outputs[i]]));
+  }
+
+  #normOf(name: string): tf.Variable | undefined {
+    return this.weight(`${name}.norm.weight`);
   }
 
   protected checkInput(shape: (number | null)[]): void {

@@ -3,7 +3,7 @@
  * (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245), the quadratic layer of hybrid models.
  */
 import * as tf from '@tensorflow/tfjs';
-import { flashAttention, linear, rmsNorm, rotaryEmbedding } from '../chunked/index.js';
+import { flashAttention, rmsNorm, rotaryEmbedding } from '../chunked/index.js';
 import { append } from './cache.js';
 import { mergeHeads, splitHeads } from './heads.js';
 import {
@@ -15,9 +15,9 @@ import {
   type StateSpec,
   type WeightSpec,
 } from './seqLayer.js';
-import { matrix, normScale } from './weightSpecs.js';
+import { type LinearOption, matrix, normScale, withNorms } from './weightSpecs.js';
 
-export interface SoftmaxAttentionOptions {
+export interface SoftmaxAttentionOptions extends LinearOption {
   /** Model width D. */
   hiddenSize: number;
   /** Default 4. */
@@ -46,6 +46,7 @@ const defaults: Omit<SoftmaxAttentionOptions, 'hiddenSize'> = {
   qkNorm: false,
   normEps: 1e-6,
   window: null,
+  linear: 'dense',
   seed: 0,
 };
 
@@ -89,27 +90,26 @@ export class SoftmaxAttention extends SeqLayer<SoftmaxAttentionOptions> {
   override weightSpecs(): Record<string, WeightSpec> {
     const { hiddenSize, numHeads, qkNorm } = this.options;
     const [inner, kvInner] = [numHeads * this.#headDim, this.#kvHeads * this.#headDim];
-    return {
+    return withNorms(this.options.linear, {
       'q_proj.weight': matrix(inner, hiddenSize),
       'k_proj.weight': matrix(kvInner, hiddenSize),
       'v_proj.weight': matrix(kvInner, hiddenSize),
       ...(qkNorm && { 'q_norm.weight': normScale(this.#headDim), 'k_norm.weight': normScale(this.#headDim) }),
       'o_proj.weight': matrix(hiddenSize, inner),
-    };
+    });
   }
 
   protected override run(x: tf.Tensor, state: LayerState | undefined, { cuSeqlens }: ForwardOptions): LayerOutput {
     const { numHeads, window } = this.options;
     const offset = state ? this.positionOf(state) : 0;
-    const project = (name: string, heads: number) =>
-      splitHeads(linear({ x, weight: this.need(`${name}_proj.weight`) }), heads);
-    const placed = (name: 'q' | 'k', heads: number) =>
-      this.#rotate(this.#norm(name, project(name, heads)), offset, cuSeqlens);
+    const heads = (name: string, count: number) => splitHeads(this.project(x, `${name}_proj`), count);
+    const placed = (name: 'q' | 'k', count: number) =>
+      this.#rotate(this.#norm(name, heads(name, count)), offset, cuSeqlens);
     const q = placed('q', numHeads);
     const k = append(state?.k, placed('k', this.#kvHeads));
-    const v = append(state?.v, project('v', this.#kvHeads));
+    const v = append(state?.v, heads('v', this.#kvHeads));
     const { o } = flashAttention({ q, k, v }, { causal: true, window: window ?? undefined, cuSeqlens });
-    const y = linear({ x: mergeHeads(o), weight: this.need('o_proj.weight') });
+    const y = this.project(mergeHeads(o), 'o_proj');
     return { y, state: cuSeqlens ? {} : this.#cache(k, v, offset + x.shape[1]!) };
   }
 

@@ -2,9 +2,9 @@
 import * as tf from '@tensorflow/tfjs';
 import { linear, linearAll, swiGlu } from '../chunked/index.js';
 import { type LayerArgs, type LayerOutput, SeqLayer, type WeightSpec } from './seqLayer.js';
-import { matrix } from './weightSpecs.js';
+import { type LinearOption, matrix, publishedWidth, withNorms } from './weightSpecs.js';
 
-export interface SwiGLUOptions {
+export interface SwiGLUOptions extends LinearOption {
   hiddenSize: number;
   /** Width between the projections; null (default): 256 * ceil(trunc(hiddenSize * 8 / 3) / 256). */
   intermediateSize: number | null;
@@ -17,23 +17,23 @@ export class SwiGLU extends SeqLayer<SwiGLUOptions> {
   static readonly className: string = 'SwiGLU';
 
   constructor(args: LayerArgs<SwiGLUOptions>) {
-    super(args, { intermediateSize: null, seed: 0 });
+    super(args, { intermediateSize: null, linear: 'dense', seed: 0 });
     if (this.options.intermediateSize !== null) this.requirePositive('intermediateSize');
   }
 
   override weightSpecs(): Record<string, WeightSpec> {
     const { hiddenSize, intermediateSize } = this.options;
-    const inner = intermediateSize ?? 256 * Math.ceil(Math.trunc((hiddenSize * 8) / 3) / 256);
-    return {
+    const inner = intermediateSize ?? publishedWidth(hiddenSize);
+    return withNorms(this.options.linear, {
       'gate_proj.weight': matrix(inner, hiddenSize),
       'up_proj.weight': matrix(inner, hiddenSize),
       'down_proj.weight': matrix(hiddenSize, inner),
-    };
+    });
   }
 
   protected override run(x: tf.Tensor): LayerOutput {
-    const [gate, up, down] = ['gate', 'up', 'down'].map((name) => this.need(`${name}_proj.weight`));
-    return { y: gatedUnit(x, { gate, up, down }), state: {} };
+    const { gate_proj: gate, up_proj: up } = this.projectAll(x, ['gate_proj', 'up_proj']);
+    return { y: this.project(swiGlu({ gate, up }), 'down_proj'), state: {} };
   }
 }
 tf.serialization.registerClass(SwiGLU);

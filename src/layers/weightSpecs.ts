@@ -1,6 +1,27 @@
 /** Shapes of the two weights most layers are made of. */
 import type { WeightSpec } from './seqLayer.js';
 
+/** How a layer multiplies by its matrices. */
+export interface LinearOption {
+  /**
+   * `dense` (default), or `bit`: every projection is a `bitLinear`, by ternary weights with a norm of its own, whose scale stands beside the
+   * matrix (`q_proj.norm.weight`).
+   */
+  linear: 'dense' | 'bit';
+}
+
+/** `specs`, and with `bit` the norm of each projection among them: the matrices named `*.weight`. */
+export function withNorms(
+  linear: LinearOption['linear'],
+  specs: Record<string, WeightSpec>,
+): Record<string, WeightSpec> {
+  if (linear === 'dense') return specs;
+  const norms = Object.entries(specs)
+    .filter(([name, { kind, shape }]) => kind === 'matrix' && shape.length === 2 && name.endsWith('.weight'))
+    .map(([name, { shape }]) => [name.replace(/weight$/, 'norm.weight'), normScale(shape[1])]);
+  return { ...specs, ...Object.fromEntries(norms) };
+}
+
 /** A matrix [out, in]. */
 export const matrix = (out: number, fanIn: number): WeightSpec => ({ shape: [out, fanIn], kind: 'matrix', fanIn });
 
@@ -16,6 +37,9 @@ export const convTaps = (channels: number, width: number): WeightSpec => ({
   kind: 'matrix',
   fanIn: width,
 });
+
+/** Width inside a gated unit where none is given, as the published models round it: 8/3 of the model's, up to a multiple of 256. */
+export const publishedWidth = (hiddenSize: number): number => 256 * Math.ceil(Math.trunc((hiddenSize * 8) / 3) / 256);
 
 /** A start of zeros. */
 export const zeros: NonNullable<WeightSpec['init']> = (_, size) => new Float32Array(size);

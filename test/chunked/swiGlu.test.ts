@@ -16,6 +16,19 @@ describe.each([[[1]], [[2]], [[3, 5]], [[2, 7, 16]]])('swiGlu %j', (shape) => {
   });
 });
 
+test.each(['auto', 'plain'] as const)('%s form of one tensor: gate first, then up', (form) => {
+  const [x, dy] = randomTensors(9, [2, 3, 14], [2, 3, 7]);
+  const [gate, up] = tf.split(x, 2, -1);
+  const want = swiGluOracle(values(gate), values(up), values(dy));
+  const { outputs, grads } = outputsAndGrads((all) => [swiGlu(all, { form })], { x }, [dy]);
+  const [dGate, dUp] = tf.split(grads.x, 2, -1);
+  expect(outputs[0].shape).toEqual([2, 3, 7]);
+  expectClose('y', outputs[0], want.y, 2e-6);
+  expectClose('dGate', dGate, want.dGate, 2e-6);
+  expectClose('dUp', dUp, want.dUp, 2e-6);
+  expect(() => swiGlu({ x: tf.ones([2, 5]) }, { form })).toThrow('swiGlu: the last axis of x must be even');
+});
+
 test('swiGlu saturates without NaN', () => {
   const gate = tf.tensor1d([-1e30, -100, 0, 100, 1e30]);
   const { outputs, grads } = outputsAndGrads((x) => [swiGlu(x)], { gate, up: tf.onesLike(gate) }, [tf.onesLike(gate)]);

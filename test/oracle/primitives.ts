@@ -248,3 +248,26 @@ export function standardiseOracle(
   }
   return { y, dx, dWeight, dBias, mean: means, variance: variances, dxTerms, offset };
 }
+
+/** keep = bound + (1 - bound) sigmoid(f), input = silu(i) (1 - keep), over rows of D; `boundTerms`: the largest sum of |terms| behind dBound. */
+export function mlgruGateOracle(
+  { f, i, bound }: { f: Numbers; i: Numbers; bound?: Numbers },
+  { D }: { D: number },
+  { dKeep, dInput }: { dKeep: Numbers; dInput: Numbers },
+) {
+  const n = f.length;
+  const [keep, input, df, di, dBound, terms] = [n, n, n, n, D, D].map((size) => new Float64Array(size));
+  for (let at = 0; at < n; at++) {
+    const q = 1 - (bound?.[at % D] ?? 0);
+    const [act, slope] = activations.silu(i[at]);
+    const forget = q * sigmoid(-f[at]);
+    keep[at] = 1 - forget;
+    input[at] = act * forget;
+    const dForget = dInput[at] * act - dKeep[at];
+    df[at] = -dForget * q * sigmoid(f[at]) * sigmoid(-f[at]);
+    di[at] = dInput[at] * forget * slope;
+    dBound[at % D] -= dForget * sigmoid(-f[at]);
+    terms[at % D] += Math.abs(dForget);
+  }
+  return { keep, input, df, di, dBound, boundTerms: Math.max(...terms) };
+}

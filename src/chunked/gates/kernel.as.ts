@@ -1,4 +1,4 @@
-/** Forget gates in log space. */
+/** Forget gates: in log space, and that of MLGRU. */
 import { BLOCK_ROWS, flushPart, roundTotal } from '../wasm/lib/blockSum.as';
 import { exp1, hsum, madd, sigmoid4 } from '../wasm/lib/math.as';
 import { sigmoidSlope4, softplus4 } from '../wasm/lib/softplus.as';
@@ -120,4 +120,72 @@ function kdaCell(
 function sumLanes(lanes: usize, out: usize, H: i32): void {
   for (let h = 0; h < H; h++, lanes += 32, out += 4)
     store<f32>(out, <f32>(load<f64>(lanes) + load<f64>(lanes, 8) + load<f64>(lanes, 16) + load<f64>(lanes, 24)));
+}
+
+/**
+ * MLGRU, `rows` tokens of D channels: with q = 1 - bound (`bound` = 0: none), forget = q * sigmoid(-f), keep = 1 - forget and
+ * input = silu(i) * forget.
+ */
+export function mlgruGateFwd(f: usize, i: usize, bound: usize, keep: usize, input: usize, rows: i32, D: i32): void {
+  const stride = <usize>D << 2, end = stride & ~15;
+  for (let row = 0; row < rows; row++, f += stride, i += stride, keep += stride, input += stride) {
+    for (let p: usize = 0; p < end; p += 16) mlgruCell(f + p, i + p, bound, p, keep + p, input + p, 4);
+    if (D & 3) mlgruCell(f + end, i + end, bound, end, keep + end, input + end, D & 3);
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function freeShare(bound: usize, p: usize, lanes: i32): v128 {
+  return bound ? f32x4.sub(f32x4.splat(1), loadN(bound + p, lanes)) : f32x4.splat(1);
+}
+
+// @ts-ignore: decorator
+@inline
+function mlgruCell(f: usize, i: usize, bound: usize, p: usize, keep: usize, input: usize, lanes: i32): void {
+  const forget = f32x4.mul(freeShare(bound, p, lanes), sigmoid4(f32x4.neg(loadN(f, lanes)))), v = loadN(i, lanes);
+  storeN(keep, f32x4.sub(f32x4.splat(1), forget), lanes);
+  storeN(input, f32x4.mul(f32x4.mul(v, sigmoid4(v)), forget), lanes);
+}
+
+/**
+ * With dForget = dInput * silu(i) - dKeep: df = -dForget * q * sigmoid'(f), di = dInput * forget * silu'(i), dBound = the sum over tokens of
+ * -dForget * sigmoid(-f). `part` (D floats) and `total` (D doubles) are scratch for dBound; unused where `bound` is 0.
+ */
+export function mlgruGateBwd(
+  f: usize, i: usize, bound: usize, dKeep: usize, dInput: usize, df: usize, di: usize, dBound: usize,
+  rows: i32, D: i32, part: usize, total: usize,
+): void {
+  const stride = <usize>D << 2, end = stride & ~15;
+  if (bound) {
+    memory.fill(part, 0, stride);
+    memory.fill(total, 0, stride << 1);
+  }
+  for (let row = 0; row < rows; row++) {
+    for (let p: usize = 0; p < end; p += 16)
+      mlgruBack(f + p, i + p, bound, p, dKeep + p, dInput + p, df + p, di + p, part + p, 4);
+    if (D & 3) mlgruBack(f + end, i + end, bound, end, dKeep + end, dInput + end, df + end, di + end, part + end, D & 3);
+    if (bound && (row % BLOCK_ROWS == BLOCK_ROWS - 1 || row == rows - 1)) flushPart(part, total, D);
+    f += stride;
+    i += stride;
+    dKeep += stride;
+    dInput += stride;
+    df += stride;
+    di += stride;
+  }
+  if (bound) roundTotal(total, dBound, D);
+}
+
+// @ts-ignore: decorator
+@inline
+function mlgruBack(
+  f: usize, i: usize, bound: usize, p: usize, dKeep: usize, dInput: usize, df: usize, di: usize, part: usize, lanes: i32,
+): void {
+  const z = loadN(f, lanes), v = loadN(i, lanes), s = sigmoid4(v), d = loadN(dInput, lanes);
+  const q = freeShare(bound, p, lanes), open = sigmoid4(f32x4.neg(z));
+  const minus = f32x4.sub(loadN(dKeep, lanes), f32x4.mul(d, f32x4.mul(v, s))); // -dForget
+  const slope = f32x4.mul(s, madd(v, f32x4.sub(f32x4.splat(1), s), f32x4.splat(1)));
+  storeN(df, f32x4.mul(f32x4.mul(minus, q), sigmoidSlope4(z)), lanes);
+  storeN(di, f32x4.mul(f32x4.mul(d, f32x4.mul(q, open)), slope), lanes);
+  if (bound) storeN(part, madd(minus, open, loadN(part, lanes)), lanes);
 }

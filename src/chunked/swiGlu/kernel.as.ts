@@ -1,18 +1,31 @@
 import { madd, sigmoid4 } from '../wasm/lib/math.as';
 import { loadN, storeN } from '../wasm/lib/tail.as';
 
-/** y = silu(gate) * up over n floats. */
-export function swiGluFwd(gate: usize, up: usize, y: usize, n: i32): void {
-  const end = gate + (<usize>(n & ~3) << 2);
-  for (; gate < end; gate += 16, up += 16, y += 16) forward(gate, up, y, 4);
-  if (n & 3) forward(gate, up, y, n & 3);
+/** y = silu(gate) * up: `rows` rows of n floats, `stride` bytes apart in gate and up, dense in y. */
+export function swiGluFwd(gate: usize, up: usize, y: usize, rows: i32, n: i32, stride: usize): void {
+  const width = <usize>n << 2, full = width & ~15;
+  for (let row = 0; row < rows; row++, gate += stride, up += stride, y += width) {
+    for (let p: usize = 0; p < full; p += 16) forward(gate + p, up + p, y + p, 4);
+    if (n & 3) forward(gate + full, up + full, y + full, n & 3);
+  }
 }
 
-/** With s = sigmoid(gate): dgate = dy * up * s * (1 + gate * (1 - s)), dup = dy * gate * s. */
-export function swiGluBwd(gate: usize, up: usize, dy: usize, dgate: usize, dup: usize, n: i32): void {
-  const end = gate + (<usize>(n & ~3) << 2);
-  for (; gate < end; gate += 16, up += 16, dy += 16, dgate += 16, dup += 16) backward(gate, up, dy, dgate, dup, 4);
-  if (n & 3) backward(gate, up, dy, dgate, dup, n & 3);
+/**
+ * With s = sigmoid(gate): dgate = dy * up * s * (1 + gate * (1 - s)), dup = dy * gate * s; the gradients lie as gate and up do.
+ */
+export function swiGluBwd(
+  gate: usize, up: usize, dy: usize, dgate: usize, dup: usize, rows: i32, n: i32, stride: usize,
+): void {
+  const width = <usize>n << 2, full = width & ~15;
+  for (let row = 0; row < rows; row++) {
+    for (let p: usize = 0; p < full; p += 16) backward(gate + p, up + p, dy + p, dgate + p, dup + p, 4);
+    if (n & 3) backward(gate + full, up + full, dy + full, dgate + full, dup + full, n & 3);
+    gate += stride;
+    up += stride;
+    dgate += stride;
+    dup += stride;
+    dy += width;
+  }
 }
 
 // @ts-ignore: decorator

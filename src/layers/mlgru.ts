@@ -1,0 +1,112 @@
+/**
+ * The token mixer of MatMul-free language models (Zhu et al. 2024, https://arxiv.org/abs/2406.02528, Sec. 3.3.1), an HGRN
+ * (Qin et al. 2023, https://arxiv.org/abs/2311.04823) of ternary weights: nothing but sums, and products by element.
+ *
+ *   f = bound + (1 - bound) sigmoid(f_proj x);   h_t = f_t h_{t-1} + (1 - f_t) silu(i_proj x_t)
+ *   y = o_proj(rmsNorm(g_proj x) * g_norm * silu(h))
+ */
+import * as tf from '@tensorflow/tfjs';
+import { checkOneOf } from '../chunked/check.js';
+import { gatedRmsNorm, linearScan, mlgruGate } from '../chunked/index.js';
+import {
+  type ForwardOptions,
+  type LayerArgs,
+  type LayerOutput,
+  type LayerState,
+  SeqLayer,
+  type StateSpec,
+  type WeightSpec,
+} from './seqLayer.js';
+import { matrix, normScale, withNorms, zeros } from './weightSpecs.js';
+
+export interface MLGRUOptions {
+  /** Model width D. */
+  hiddenSize: number;
+  /** Width of the state over D, default 1; `hiddenSize * expandRatio` must be an integer. */
+  expandRatio: number;
+  /** Number of the layer in its model, from 0; with `numLayers` it gives the lower bound. Default 0. */
+  layerIndex: number;
+  /** Layers that share `lower_bounds`; 0 (default): there is none, and no lower bound. */
+  numLayers: number;
+  /** Of the norm of the output gate, default 1e-6. */
+  normEps: number;
+  /** Form of the op, default 'auto'. */
+  form: 'auto' | 'chunk' | 'scan' | 'recurrent';
+  /** Together with the layer's name, the start of the weights where no model gives it; default 0. */
+  seed: number;
+}
+
+/**
+ * [B, T, D] -> [B, T, D]; state `{ recurrent [B, D * expandRatio] }`. Every projection is a `bitLinear` with a norm of its own.
+ *
+ * With `numLayers` all layers but the first (0) have `lower_bounds` [numLayers, D * expandRatio]; with p = softmax(lower_bounds) over the
+ * layers, layer l keeps at least p_1 + ... + p_l of its state: the deeper a layer, the longer its memory.
+ */
+export class MLGRU extends SeqLayer<MLGRUOptions> {
+  static readonly className: string = 'MLGRU';
+
+  /** @throws RangeError when an option is unknown or does not fit the others */
+  constructor(args: LayerArgs<MLGRUOptions>) {
+    super(args, { expandRatio: 1, layerIndex: 0, numLayers: 0, normEps: 1e-6, form: 'auto', seed: 0 });
+    const { hiddenSize, expandRatio, layerIndex, numLayers, normEps } = this.options;
+    const isCount = (n: number) => Number.isInteger(n) && n >= 0;
+    this.require(
+      expandRatio > 0 && Number.isInteger(hiddenSize * expandRatio),
+      `hiddenSize * expandRatio must be a positive integer, got ${hiddenSize} * ${expandRatio}`,
+    );
+    this.require(isCount(numLayers), `numLayers must be zero or a positive integer, got ${numLayers}`);
+    this.require(
+      isCount(layerIndex) && (numLayers === 0 || layerIndex < numLayers),
+      `layerIndex must be an integer from 0, below numLayers, got ${layerIndex} of ${numLayers}`,
+    );
+    this.require(normEps > 0, `normEps must be positive, got ${normEps}`);
+    checkOneOf('MLGRU', 'form', this.options.form, ['auto', 'chunk', 'scan', 'recurrent']);
+  }
+
+  override weightSpecs(): Record<string, WeightSpec> {
+    const { hiddenSize, layerIndex, numLayers } = this.options;
+    const inner = this.#inner;
+    return {
+      ...(layerIndex > 0 &&
+        numLayers > 0 && { lower_bounds: { shape: [numLayers, inner], kind: 'other', init: zeros } as const }),
+      ...withNorms('bit', {
+        'i_proj.weight': matrix(inner, hiddenSize),
+        'f_proj.weight': matrix(inner, hiddenSize),
+        'g_proj.weight': matrix(inner, hiddenSize),
+        'o_proj.weight': matrix(hiddenSize, inner),
+      }),
+      'g_norm.weight': normScale(inner),
+    };
+  }
+
+  protected override run(x: tf.Tensor, state: LayerState | undefined, { cuSeqlens }: ForwardOptions): LayerOutput {
+    const { i_proj: i, f_proj: f, g_proj: g } = this.projectAll(x, ['i_proj', 'f_proj', 'g_proj']);
+    const { keep, input } = mlgruGate({ f, i, lowerBound: this.#lowerBound() });
+    const { form, normEps: eps } = this.options;
+    const scanned = { a: keep, b: input, initialState: state?.recurrent };
+    const { o: h, finalState } = linearScan(scanned, { form, cuSeqlens });
+    const gated = gatedRmsNorm({ x: g, gate: h, weight: this.need('g_norm.weight') }, { eps });
+    return { y: this.project(gated, 'o_proj'), state: { recurrent: finalState } };
+  }
+
+  /** [D * expandRatio]; undefined where it is 0. */
+  #lowerBound(): tf.Tensor | undefined {
+    const table = this.weight('lower_bounds');
+    return table && lowerBoundOf(table, this.options.layerIndex);
+  }
+
+  protected override stateSpecs(batch: number): Record<string, StateSpec> {
+    return { recurrent: { shape: [batch, this.#inner] } };
+  }
+
+  get #inner(): number {
+    return this.options.hiddenSize * this.options.expandRatio;
+  }
+}
+tf.serialization.registerClass(MLGRU);
+
+/** p_1 + ... + p_layer, p = softmax of the table [layers, D] over the layers. */
+export function lowerBoundOf(table: tf.Tensor, layer: number): tf.Tensor {
+  const shares = tf.softmax(tf.transpose(table)); // [D, layers]
+  return tf.sum(tf.slice(shares, [0, 1], [-1, layer]), 1);
+}
