@@ -7,7 +7,6 @@ import {
   facts,
   inProcess,
   type Params,
-  type Pass,
   type Task,
   takeTurns,
 } from './harness.js';
@@ -80,7 +79,7 @@ export async function measureMixing(context: Context, ops: Measured[]): Promise<
         limit = Math.max(limit, peak());
         points.push({ ...params, op, ...(await compare(context, { ...op, peers: op.peers(params), params })) });
       }
-      await emitGrowth(context, op, pass);
+      await emitGrowth(context, op.ours, { pass });
     }
   }
   emitShares(context, points, Math.max(limit, peak()));
@@ -97,16 +96,20 @@ interface Point extends Params {
  * ms = c * T^exponent. All lengths take turns, so that they meet the same weather, and the fastest repetitions count: what other work on
  * the machine adds is not the kernel's.
  */
-async function emitGrowth(context: Context, { ours }: Measured, pass: Pass): Promise<void> {
-  const lengths = (context.lengths ?? GROWTH.lengths).filter((T) => GROWTH.lengths.includes(T));
+export async function emitGrowth(
+  context: Context,
+  ours: string,
+  params: Omit<Params, 'T'>,
+  lengths = (context.lengths ?? GROWTH.lengths).filter((T) => GROWTH.lengths.includes(T)),
+): Promise<void> {
   if (lengths.length < 2) return;
-  const contestants = lengths.map((T) => ({ ...inProcess(context.suite, ours, { T, pass }), name: String(T) }));
+  const contestants = lengths.map((T) => ({ ...inProcess(context.suite, ours, { ...params, T }), name: String(T) }));
   try {
     const results = await takeTurns(contestants, GROWTH.turns * context.reps);
     const points = [...results].map(([T, { samples }]) => ({ T: Number(T), ms: Math.min(...samples) }));
     const fastestMs = points.map(({ ms }) => ms);
     const row = facts(context.suite.name, `${ours}: growth exponent`);
-    context.emit({ ...row, pass, exponent: growthExponent(points), lengths, fastestMs });
+    context.emit({ ...row, pass: params.pass, exponent: growthExponent(points), lengths, fastestMs });
   } finally {
     for (const contestant of contestants) contestant.close();
   }

@@ -6,7 +6,8 @@ import { gla } from './gla.js';
 import type { Suite } from './harness.js';
 import { hybrid } from './hybrid.js';
 import { prefill } from './prefill.js';
+import { ssm } from './ssm.js';
 import { startup } from './startup.js';
 import { train } from './train.js';
 
-export const suites: Record<string, Suite> = { gla, delta, gka, train, decode, prefill, hybrid, startup };
+export const suites: Record<string, Suite> = { gla, delta, gka, ssm, train, decode, prefill, hybrid, startup };

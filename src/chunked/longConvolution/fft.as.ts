@@ -4,6 +4,7 @@
  */
 import { cos2, cosPart2, quarters2, remainder2, sin2, sinPart2 } from '../wasm/lib/exponential.as';
 import { madd } from '../wasm/lib/math.as';
+import { loadN, storeN } from '../wasm/lib/tail.as';
 
 /** Transforms up to this size go pass by pass (16 kB, which stays in the first cache), larger ones by their four parts. */
 // @ts-ignore: decorator
@@ -61,6 +62,72 @@ export function backwardFft(data: usize, n: i32, table: usize): void {
     table -= (<usize>m >> 2) * 24;
     for (let p = data; p < end; p += <usize>m << 5) backwardPass(p, <usize>m << 3, table);
   }
+}
+
+/**
+ * The transform of T rows at x, `pitch` bytes apart, of 8 channels (or of the `left` last), and zeros up to n: n / 4 < T <= n / 2, n at least 8. x may be data itself.
+ */
+export function forwardOfHalf(x: usize, pitch: usize, T: i32, left: i32, data: usize, n: i32, table: usize): void {
+  if (left >= 8) firstPass(x, pitch, T, 8, data, n, table);
+  else firstPass(x, pitch, T, left, data, n, table);
+  const quarter = <usize>n << 3, below = table + (<usize>n >> 2) * 24;
+  for (let i: usize = 0; i < 4; i++) forwardFft(data + i * quarter, n >> 2, below);
+}
+
+/** forwardPass from elsewhere, where the third and fourth quarters are zeros. */
+// @ts-ignore: decorator
+@inline
+function firstPass(x: usize, pitch: usize, T: i32, left: i32, p: usize, n: i32, w: usize): void {
+  const q = n >> 2, ahead = pitch * <usize>q, quarter = <usize>n << 3;
+  for (let k = 0; k < q; k++, x += pitch, p += 32, w += 24) {
+    const ar = loadRe(x, left), ai = loadIm(x, left), p1 = p + quarter, p2 = p1 + quarter, p3 = p2 + quarter;
+    let br = f32x4.splat(0), bi = br;
+    if (k + q < T) {
+      br = loadRe(x + ahead, left);
+      bi = loadIm(x + ahead, left);
+    }
+    v128.store(p, f32x4.add(ar, br));
+    v128.store(p, f32x4.add(ai, bi), 16);
+    turned(p1, f32x4.sub(ar, br), f32x4.sub(ai, bi), w + 8);
+    turned(p2, f32x4.add(ar, bi), f32x4.sub(ai, br), w);
+    turned(p3, f32x4.sub(ar, bi), f32x4.add(ai, br), w + 16);
+  }
+}
+
+/** backwardFft of which only the first T results are wanted, n / 4 < T <= n / 2: as rows at y, which may be data itself. */
+export function backwardToHalf(data: usize, n: i32, table: usize, y: usize, pitch: usize, T: i32, left: i32): void {
+  const quarter = <usize>n << 3, below = table + (<usize>n >> 2) * 24;
+  for (let i: usize = 0; i < 4; i++) backwardFft(data + i * quarter, n >> 2, below);
+  if (left >= 8) lastPass(data, n, table, y, pitch, T, 8);
+  else lastPass(data, n, table, y, pitch, T, left);
+}
+
+// @ts-ignore: decorator
+@inline
+function lastPass(p: usize, n: i32, w: usize, y: usize, pitch: usize, T: i32, left: i32): void {
+  const q = n >> 2, ahead = pitch * <usize>q, quarter = <usize>n << 3;
+  for (let k = 0; k < q; k++, y += pitch, p += 32, w += 24) {
+    const p1 = p + quarter, p2 = p1 + quarter, p3 = p2 + quarter;
+    const ar = v128.load(p), ai = v128.load(p, 16), cr = unturnedRe(p1, w + 8), ci = unturnedIm(p1, w + 8);
+    const br = unturnedRe(p2, w), bi = unturnedIm(p2, w), dr = unturnedRe(p3, w + 16), di = unturnedIm(p3, w + 16);
+    storeRow(y, f32x4.add(f32x4.add(ar, cr), f32x4.add(br, dr)), f32x4.add(f32x4.add(ai, ci), f32x4.add(bi, di)), left);
+    if (k + q < T) storeRow(y + ahead, f32x4.add(f32x4.sub(ar, cr), f32x4.sub(di, bi)), f32x4.add(f32x4.sub(ai, ci), f32x4.sub(br, dr)), left);
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function loadRe(x: usize, left: i32): v128 { return loadN(x, left); }
+
+// @ts-ignore: decorator
+@inline
+function loadIm(x: usize, left: i32): v128 { return left > 4 ? loadN(x + 16, left - 4) : f32x4.splat(0); }
+
+// @ts-ignore: decorator
+@inline
+function storeRow(y: usize, re: v128, im: v128, left: i32): void {
+  storeN(y, re, left);
+  if (left > 4) storeN(y + 16, im, left - 4);
 }
 
 /** One radix-4 pass over 4 quarters of `quarter` bytes. The second and third parts are swapped, which keeps the order that of radix 2. */

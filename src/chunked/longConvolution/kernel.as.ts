@@ -2,7 +2,7 @@
  * Convolution as long as the sequence, by FFT (README.md here): u [B, T, H] with a kernel [H, T] for each channel. Eight channels go together: the first four as real
  * parts, the others as imaginary parts of one complex transform of four lanes.
  */
-import { backwardFft, forwardFft, makeTwiddles } from './fft.as';
+import { backwardFft, backwardToHalf, forwardFft, forwardOfHalf, makeTwiddles } from './fft.as';
 import { loadTaps, loadTokens, storeTaps, storeTokens } from './load.as';
 import { applyAndCorrelate, applySpectra, kernelSpectra } from './spectra.as';
 
@@ -14,16 +14,13 @@ export function longConvolutionFwd(
 ): void {
   const row = <usize>(T * H) << 2;
   for (let c = 0; c < H; c += 8) {
-    loadTaps(kernel, reverse, data, c, T, H, N);
-    forwardFft(data, N, table);
+    transformTaps(kernel, reverse, data, c, T, H, N, table);
     kernelSpectra(data, spectra, N);
     const at = <usize>c << 2;
     for (let b: usize = 0; b < <usize>B; b++) {
-      loadTokens(u + b * row + at, data, T, H, N, H - c);
-      forwardFft(data, N, table);
+      transformTokens(u + b * row + at, data, T, H, N, H - c, table);
       applySpectra(data, spectra, N);
-      backwardFft(data, N, table);
-      storeTokens(data, y + b * row + at, T, H, H - c);
+      tokensBack(data, y + b * row + at, T, H, N, H - c, table);
     }
   }
 }
@@ -35,21 +32,44 @@ export function longConvolutionBwd(
 ): void {
   const row = <usize>(T * H) << 2;
   for (let c = 0; c < H; c += 8) {
-    loadTaps(kernel, reverse, data, c, T, H, N);
-    forwardFft(data, N, table);
+    transformTaps(kernel, reverse, data, c, T, H, N, table);
     kernelSpectra(data, spectra, N);
     memory.fill(sums, 0, <usize>N << 5);
     const at = <usize>c << 2;
     for (let b: usize = 0; b < <usize>B; b++) {
-      loadTokens(u + b * row + at, inputs, T, H, N, H - c);
-      forwardFft(inputs, N, table);
-      loadTokens(gY + b * row + at, data, T, H, N, H - c);
-      forwardFft(data, N, table);
+      transformTokens(u + b * row + at, inputs, T, H, N, H - c, table);
+      transformTokens(gY + b * row + at, data, T, H, N, H - c, table);
       applyAndCorrelate(data, inputs, spectra, sums, N);
-      backwardFft(data, N, table);
-      storeTokens(data, gU + b * row + at, T, H, H - c);
+      tokensBack(data, gU + b * row + at, T, H, N, H - c, table);
     }
-    backwardFft(sums, N, table);
+    if (gReverse || N < 8) backwardFft(sums, N, table);
+    else backwardToHalf(sums, N, table, sums, 32, N >> 1, 8);
     storeTaps(sums, gKernel, gReverse, c, T, H, N);
+  }
+}
+
+/** Spectra of the taps of 8 channels. */
+function transformTaps(kernel: usize, reverse: usize, data: usize, c: i32, T: i32, H: i32, N: i32, table: usize): void {
+  loadTaps(kernel, reverse, data, c, T, H, N);
+  if (reverse || N < 8) forwardFft(data, N, table);
+  else forwardOfHalf(data, 32, N >> 1, 8, data, N, table);
+}
+
+/** Spectra of T tokens, and the way back; the first and the last pass meet the zeros behind the tokens, and read and write the tensors themselves. */
+function transformTokens(x: usize, data: usize, T: i32, H: i32, N: i32, left: i32, table: usize): void {
+  if (N >= 8) {
+    forwardOfHalf(x, <usize>H << 2, T, left, data, N, table);
+  } else {
+    loadTokens(x, data, T, H, N, left);
+    forwardFft(data, N, table);
+  }
+}
+
+function tokensBack(data: usize, y: usize, T: i32, H: i32, N: i32, left: i32, table: usize): void {
+  if (N >= 8) {
+    backwardToHalf(data, N, table, y, <usize>H << 2, T, left);
+  } else {
+    backwardFft(data, N, table);
+    storeTokens(data, y, T, H, left);
   }
 }
