@@ -17,8 +17,11 @@ export const S4D: Layer = {
 
 export const S4D_STEP: Step = {
   name: 's4d',
-  forward(u, weights, initialState) {
-    const { o, finalState } = diagonalSsm({ ...inputs(u, weights), initialState });
-    return { o, state: finalState };
+  prepare(weights) {
+    const { u: _, ...fixed } = tf.tidy(() => inputs(tf.scalar(0), weights));
+    return (u, initialState) => {
+      const { o, finalState } = diagonalSsm({ ...fixed, u, initialState });
+      return { o, state: finalState };
+    };
   },
 };
