@@ -14,6 +14,7 @@ export { MixtureOfExperts, type MixtureOfExpertsOptions } from './mixtureOfExper
 export { MLGRU, type MLGRUOptions } from './mlgru.js';
 export { MultiHeadLatentAttention, type MultiHeadLatentAttentionOptions } from './multiHeadLatentAttention.js';
 export { RMSNorm, type RMSNormOptions } from './rmsNorm.js';
+export { S4D, type S4DOptions } from './s4d.js';
 export { S5, type S5Options } from './s5.js';
 export type { ParameterGroups, SsmLearningRate } from './s5Groups.js';
 export {

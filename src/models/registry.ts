@@ -7,6 +7,7 @@ import {
   KimiDeltaAttention,
   MixtureOfExperts,
   MultiHeadLatentAttention,
+  S4D,
   S5,
   type SeqLayer,
   SoftmaxAttention,
@@ -27,6 +28,7 @@ const builders: { [T in MixerType]: Build<MixerConfigOf<T>> } = {
   kda: (m, model) => new KimiDeltaAttention({ ...m, ...model }),
   mla: (m, { hiddenSize }) => new MultiHeadLatentAttention({ ...m, hiddenSize }),
   s5: (m, { hiddenSize }) => new S5({ ...m, hiddenSize }),
+  s4d: (m, { hiddenSize }) => new S4D({ ...m, hiddenSize }),
   softmax_attention: (m, model) => new SoftmaxAttention({ ...m, ...model }),
 };
 

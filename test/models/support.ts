@@ -84,6 +84,16 @@ export const smallConfigs: Record<string, ModelConfigInput> = {
     ],
     mlp: { intermediateSize: 24 },
   },
+  'diagonal state spaces': {
+    vocabSize: 37,
+    hiddenSize: 16,
+    numLayers: 2,
+    mixers: [
+      { type: 's4d', stateSize: 8 },
+      { type: 's4d', stateSize: 6, spectrum: 'lin', copies: 2, discretisation: 'bilinear', gate: null },
+    ],
+    mlp: { intermediateSize: 24 },
+  },
   'attention with a window': {
     vocabSize: 37,
     hiddenSize: 16,
