@@ -112,7 +112,7 @@ const choices = {
   realTransform: ['exp', 'relu', 'none', 'sigmoid', 'softplus'],
   dtTransform: ['exp', 'softplus'],
   dtPer: ['channel', 'mode'],
-  form: ['auto', 'chunk', 'recurrent', 'scan'],
+  form: ['auto', 'conv', 'chunk', 'recurrent', 'scan'],
 } as const;
 
 /**

@@ -26,7 +26,7 @@ describe.each(['wasm', 'cpu'] as const)('%s', (backend) => {
   afterAll(() => useBackend('wasm'));
 
   describe.each(goldenEntries('s4d_layer'))('$file', (entry) => {
-    test.each<S4DOptions['form']>(['auto', 'chunk', 'recurrent', 'scan'])('%s', (form) =>
+    test.each<S4DOptions['form']>(['auto', 'conv', 'chunk', 'recurrent', 'scan'])('%s', (form) =>
       inScope(() => replay(entry, form)),
     );
   });

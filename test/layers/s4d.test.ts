@@ -46,7 +46,7 @@ const weightsOf = (layer: S4D) =>
 describe('both directions', () => {
   const both = (options: object = {}) => make({ bidirectional: true, name: 'both', ...options });
 
-  test.each(['auto', 'chunk', 'scan'] as const)('%s: the op of both, and no state', (form) =>
+  test.each(['auto', 'conv', 'chunk', 'scan'] as const)('%s: the op of both, and no state', (form) =>
     inScope(() => {
       const T = 20;
       const layer = both({ form, activation: null, gate: null });
@@ -266,7 +266,7 @@ describe('errors name the layer, what was expected and what came', () => {
       { ssmLearningRate: { C: 1 } },
       'ssmLearningRate must be a number >= 0, null, or one each for A, B and dt, got {"C":1}',
     ],
-    [{ form: 'parallel' }, "form must be one of 'auto', 'chunk', 'recurrent', 'scan', got 'parallel'"],
+    [{ form: 'parallel' }, "form must be one of 'auto', 'conv', 'chunk', 'recurrent', 'scan', got 'parallel'"],
   ])('%j', (options, message) => {
     expect(() => make(options)).toThrow(`S4D: ${message}`);
     expect(() => make(options)).toThrow(RangeError);
