@@ -1,11 +1,25 @@
 /** Diagonal state spaces for random sizes, chunk sizes, modes, cuts and packings, in every form, against the float64 recurrence. */
 import type * as tf from '@tensorflow/tfjs';
 import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type DiagonalSsmInputs, type DiagonalSsmOptions, diagonalSsm } from '../../src/chunked/index.js';
+import { useBackend } from '../../src/index.js';
 import { diagonalSsmOracle, type SsmOracleInputs } from '../oracle/diagonalSsm.js';
 import { testMixingOp } from '../support/mixingProperties.js';
-import { type Draw, drawUniform, type MixingOp } from '../support/opProperties.js';
-import { random } from '../support/tensors.js';
+import {
+  anyDocuments,
+  anySizes,
+  cutAt,
+  type Draw,
+  drawSample,
+  drawUniform,
+  expectNoLeak,
+  expectOracle,
+  inScope,
+  type MixingOp,
+  type Tensors,
+} from '../support/opProperties.js';
+import { expectClose, outputsAndGrads, random, values } from '../support/tensors.js';
 
 const TOLERANCE = 1e-5;
 
@@ -97,3 +111,67 @@ testMixingOp({
   limits: { H: 11 },
   leaks: { 'a step for each channel': ssmOp(plain), 'a step for each mode': ssmOp({ ...plain, dtPerMode: true }) },
 });
+
+/** By FFT, causal but for rounding. */
+describe.each(['wasm', 'cpu'] as const)('%s: conv', (backend) => {
+  beforeAll(() => useBackend(backend));
+  afterAll(() => useBackend('wasm'));
+  const drawn = { kind: kinds, seed: fc.nat({ max: 1e6 }), initial: fc.boolean() };
+  const options = { form: 'conv' };
+  const numRuns = { wasm: 25, cpu: 10 }[backend];
+
+  test('equals the recurrence in outputs and all gradients', () => {
+    fc.assert(
+      fc.property(fc.record({ ...drawn, sizes: anySizes({ H: 11 }) }), ({ kind, sizes, ...x }) =>
+        inScope(() => expectOracle(drawSample(ssmOp(kind), sizes, x), options, TOLERANCE)),
+      ),
+      { numRuns },
+    );
+  });
+
+  test('cut anywhere and carried over, also through the gradients', () => {
+    const cuts = fc.array(fc.nat({ max: 40 }), { minLength: 1, maxLength: 3 });
+    fc.assert(
+      fc.property(fc.record({ ...drawn, sizes: anySizes({ H: 11 }), cuts }), ({ kind, sizes, ...x }) =>
+        inScope(() => {
+          const sample = drawSample(ssmOp(kind), sizes, x);
+          expectOracle(sample, options, TOLERANCE, cutAt(sample, x.cuts, options));
+        }),
+      ),
+      { numRuns },
+    );
+  });
+
+  test('packed documents equal each document alone', () => {
+    const packed = { ...drawn, sizes: anySizes({ H: 11, B: 1 }), cuSeqlens: anyDocuments() };
+    fc.assert(
+      fc.property(fc.record(packed), ({ kind, ...x }) =>
+        inScope(() => {
+          const sizes = { ...x.sizes, T: x.cuSeqlens[x.cuSeqlens.length - 1] };
+          expectOracle(drawSample(ssmOp(kind), sizes, x), options, TOLERANCE);
+        }),
+      ),
+      { numRuns },
+    );
+  });
+
+  test('leaves no tensor behind', () =>
+    inScope(() => {
+      const sizes = { B: 1, T: 37, H: 2, K: 5, V: 3 };
+      expectNoLeak(drawSample(ssmOp(plain), sizes, { seed: 1 }), options);
+    }));
+});
+
+test('long inputs without states go by FFT, and agree with the state form', () =>
+  inScope(() => {
+    const op = ssmOp(plain);
+    const { inputs, upstreams } = drawSample(op, { B: 2, T: 700, H: 3, K: 8, V: 1 }, { seed: 5, initial: false });
+    const run = (x: Tensors, outputFinalState: boolean) => [
+      diagonalSsm(x as unknown as DiagonalSsmInputs, { outputFinalState }).o,
+    ];
+    const [fft, states] = [false, true].map((final) => outputsAndGrads((x) => run(x, final), inputs, [upstreams.o]));
+    expectClose('o', fft.outputs[0], states.outputs[0], 1e-5);
+    expect(Array.from(values(fft.outputs[0]))).not.toEqual(Array.from(values(states.outputs[0])));
+    for (const name of Object.keys(inputs))
+      expectClose(`gradient on ${name}`, fft.grads[name], states.grads[name], 1e-5);
+  }));

@@ -12,7 +12,7 @@ import { diagonalSsmOracle, type SsmDims, type SsmOracleInputs, type SsmOracleOp
 import { inScope, type Tensors } from '../support/opProperties.js';
 import { expectClose, normal, outputsAndGrads, random, values } from '../support/tensors.js';
 
-const forms: DiagonalSsmForm[] = ['auto', 'chunk', 'recurrent', 'scan'];
+const forms: DiagonalSsmForm[] = ['auto', 'conv', 'chunk', 'recurrent', 'scan'];
 
 /** Inputs of the given sizes; dt log-uniform, a with Im up to `speed`. */
 function draw({ B, T, H, M, R, dtPerMode }: SsmDims, seed: number, speed = 5, [low, high] = [0.01, 0.5]) {

@@ -4,6 +4,7 @@ import { checkCuSeqlens, checkDtype, checkGiven, checkOneOf, checkPositiveInt, c
 import { type DiscretisationRule, discretise } from '../discretise/index.js';
 import { hasFusedKernels } from '../wasm/runtime.js';
 import { chunkDiagonalSsm } from './chunk.js';
+import { convDiagonalSsm } from './conv.js';
 import { documents } from './documents.js';
 import { fusedDiagonalSsm } from './fused.js';
 import { recurrentDiagonalSsm } from './recurrent.js';
@@ -58,7 +59,7 @@ export interface DiagonalSsmOptions {
 }
 
 export type DiagonalSsmForm = (typeof FORMS)[number];
-const FORMS = ['auto', 'chunk', 'recurrent', 'scan'] as const;
+const FORMS = ['auto', 'conv', 'chunk', 'recurrent', 'scan'] as const;
 
 export interface DiagonalSsmOutput {
   /** Outputs [B, T, H]. */
@@ -66,6 +67,9 @@ export interface DiagonalSsmOutput {
   /** State after the last token (of every document) [N, H, M, 2]; absent where it was not asked for. */
   finalState?: tf.Tensor;
 }
+
+/** Tokens and modes from which on a convolution is the faster one. */
+const CONV_FROM = { T: 128, M: 8 };
 
 /**
  * x_t = exp(zeta) x_{t-1} + psi b u_t and o_t = 2 Re(sum over modes of c x_t) + d u_t, where zeta and psi are a and dt discretised. With
@@ -100,6 +104,8 @@ function compute(
   cuSeqlens: Int32Array | undefined,
 ): DiagonalSsmOutput {
   const fused = form === 'auto' && hasFusedKernels('diagonalSsm');
+  if (form === 'conv' || (fused && convolves(inputs, options, cuSeqlens)))
+    return documents(cuSeqlens, inputs, options, (x) => convDiagonalSsm({ ...x, cReverse }, options));
   if (fused && !cReverse) return fusedDiagonalSsm(inputs, { ...options, cuSeqlens });
   const run = fused
     ? (fusedDiagonalSsm as StateForm)
@@ -107,6 +113,12 @@ function compute(
   return documents(cuSeqlens, inputs, options, (x) =>
     cReverse ? bothWays(run, x, cReverse, options) : run(x, options),
   );
+}
+
+/** Whether FFTs are the faster way, see README, section 7. */
+function convolves({ u, c, initialState }: StateInputs, { final }: StateOptions, cuSeqlens?: Int32Array): boolean {
+  const [T, M] = [u.shape[1], c.shape[1]] as number[];
+  return !cuSeqlens && !initialState && !final && T >= CONV_FROM.T && M >= CONV_FROM.M;
 }
 
 /** c [H, M, 2], 0 where a mode turns too fast. */

@@ -2,3 +2,4 @@
 export { diagonalSsmBwd, diagonalSsmBwdScratch } from './backward.as';
 export { diagonalSsmFwd, diagonalSsmFwdScratch } from './forward.as';
 export { diagonalSsmToken, diagonalSsmTokenScratch } from './token.as';
+export { diagonalSsmWeightsBwd, diagonalSsmWeightsFwd, diagonalSsmWeightsScratch } from './weights.as';

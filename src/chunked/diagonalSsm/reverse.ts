@@ -1,4 +1,4 @@
-/** Both directions by a form that knows one: README, section 5. */
+/** Both directions by a form that knows one: README, section 6. */
 import * as tf from '@tensorflow/tfjs';
 import { cutEnd, pad } from '../chunks.js';
 import type { StateForm, StateInputs, StateOptions, StateOutput } from './states.js';
