@@ -15,7 +15,7 @@ import { median } from './statistics.js';
 
 const LENGTHS = [1024, 2048, 4096, 8192, 16384];
 const POSITIONS = [1, 1024, 16384];
-/** Of what `digest` gives: the rounding of float32 on both sides makes up to 5e-5 (measured). */
+/** Of what `digest` gives: the rounding of float32 on both sides makes up to 3e-4 (measured). */
 const TOLERANCE = 1e-3;
 
 const LAYERS = [
@@ -30,6 +30,7 @@ export const ssm: Suite = {
     'test/chunked/vandermonde',
     'test/chunked/longConvolution',
     'test/chunked/linearScan',
+    'test/chunked/s5',
     'test/chunked/diagonalSsm',
   ],
   tasks: { s4d: layerTask(S4D), s5: layerTask(S5), 's4d-step': stepTask(S4D_STEP), 's5-step': stepTask(S5_STEP) },
