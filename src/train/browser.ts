@@ -33,6 +33,11 @@ export {
 } from './data/batch.js';
 export type { TokenStream } from './data/dataset.js';
 export { DataError } from './data/errors.js';
+export { addSinusoids, corrupted, type SinusoidNoise } from './data/labelled/corruption.js';
+export type { Example, Examples } from './data/labelled/examples.js';
+export { listops } from './data/labelled/listops.js';
+export { batchOf, LabelledReader, type LabelledReaderOptions } from './data/labelled/reader.js';
+export { sinusoids } from './data/labelled/sinusoids.js';
 export { SequenceReader, type SequenceReaderOptions } from './data/reader.js';
 export {
   createTask,

@@ -121,9 +121,9 @@ export const knowsTime = ({ mixers }: Pick<EncoderConfig, 'mixers'>): boolean =>
 /** A mixer that reads in both directions would see the padding. */
 const looksAhead = ({ mixer }: Block): boolean => (mixer.options as { bidirectional?: boolean }).bidirectional === true;
 
-/** [B, T, 1]: 1 at the steps of a sequence, 0 past its end. */
+/** [B * T, 1]: 1 at the steps of a sequence, 0 past its end. */
 function stepMask([B, T]: number[], lengths: Int32Array): tf.Tensor {
   const mask = new Float32Array(B * T);
   for (const [b, length] of lengths.entries()) mask.fill(1, b * T, b * T + length);
-  return tf.tensor(mask, [B, T, 1]);
+  return tf.tensor(mask, [B * T, 1]);
 }
