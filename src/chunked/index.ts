@@ -18,6 +18,8 @@ export {
   type QuantisedWeight,
   quantiseActivations,
   quantiseWeight,
+  roundedActivations,
+  roundedWeight,
 } from './bitLinear/index.js';
 export {
   type CausalConv1dInputs,

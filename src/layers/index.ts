@@ -11,7 +11,7 @@ export { InputProjection, type InputProjectionOptions } from './inputProjection.
 export { KimiDeltaAttention, type KimiDeltaAttentionOptions } from './kimiDeltaAttention.js';
 export { LayerNorm, type LayerNormOptions } from './layerNorm.js';
 export { MixtureOfExperts, type MixtureOfExpertsOptions } from './mixtureOfExperts.js';
-export { MLGRU, type MLGRUOptions } from './mlgru.js';
+export { LowerBounds, type LowerBoundsOptions, MLGRU, type MLGRUOptions } from './mlgru.js';
 export { MultiHeadLatentAttention, type MultiHeadLatentAttentionOptions } from './multiHeadLatentAttention.js';
 export { RMSNorm, type RMSNormOptions } from './rmsNorm.js';
 export { S4D, type S4DOptions } from './s4d.js';

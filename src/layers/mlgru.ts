@@ -44,6 +44,7 @@ export interface MLGRUOptions {
  */
 export class MLGRU extends SeqLayer<MLGRUOptions> {
   static readonly className: string = 'MLGRU';
+  #shared: LowerBounds | undefined;
 
   /** @throws RangeError when an option is unknown or does not fit the others */
   constructor(args: LayerArgs<MLGRUOptions>) {
@@ -79,6 +80,18 @@ export class MLGRU extends SeqLayer<MLGRUOptions> {
     };
   }
 
+  /** Takes the lower bounds from a table of the model, whose layer `layerIndex` this is; its owner builds and frees it. */
+  share(bounds: LowerBounds): this {
+    const { layerIndex, numLayers } = this.options;
+    this.require(numLayers === 0, 'shares a table, so numLayers must be 0: it has one of its own');
+    this.require(
+      layerIndex > 0 && layerIndex < bounds.options.numLayers,
+      `layerIndex must be from 1 to ${bounds.options.numLayers - 1} to have a lower bound, got ${layerIndex}`,
+    );
+    this.#shared = bounds;
+    return this;
+  }
+
   protected override run(x: tf.Tensor, state: LayerState | undefined, { cuSeqlens }: ForwardOptions): LayerOutput {
     const { i_proj: i, f_proj: f, g_proj: g } = this.projectAll(x, ['i_proj', 'f_proj', 'g_proj']);
     const { keep, input } = mlgruGate({ f, i, lowerBound: this.#lowerBound() });
@@ -91,7 +104,7 @@ export class MLGRU extends SeqLayer<MLGRUOptions> {
 
   /** [D * expandRatio]; undefined where it is 0. */
   #lowerBound(): tf.Tensor | undefined {
-    const table = this.weight('lower_bounds');
+    const table = this.#shared?.table ?? this.weight('lower_bounds');
     return table && lowerBoundOf(table, this.options.layerIndex);
   }
 
@@ -104,6 +117,37 @@ export class MLGRU extends SeqLayer<MLGRUOptions> {
   }
 }
 tf.serialization.registerClass(MLGRU);
+
+export interface LowerBoundsOptions {
+  /** Width of the states. */
+  hiddenSize: number;
+  numLayers: number;
+}
+
+/** The table of lower bounds that the MLGRU layers of a model share, see `MLGRU.share`. It is no layer to call. */
+export class LowerBounds extends SeqLayer<LowerBoundsOptions> {
+  static readonly className: string = 'LowerBounds';
+
+  constructor(args: LayerArgs<LowerBoundsOptions>) {
+    super(args, { numLayers: 1 });
+    this.requirePositive('numLayers');
+  }
+
+  override weightSpecs(): Record<string, WeightSpec> {
+    const { hiddenSize, numLayers } = this.options;
+    return { lower_bounds: { shape: [numLayers, hiddenSize], kind: 'other', init: zeros } };
+  }
+
+  /** [numLayers, hiddenSize] */
+  get table(): tf.Variable {
+    return this.need('lower_bounds');
+  }
+
+  protected override run(): LayerOutput {
+    throw new Error(`${this.label}: holds weights of other layers; call those`);
+  }
+}
+tf.serialization.registerClass(LowerBounds);
 
 /** p_1 + ... + p_layer, p = softmax of the table [layers, D] over the layers. */
 export function lowerBoundOf(table: tf.Tensor, layer: number): tf.Tensor {

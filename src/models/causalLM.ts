@@ -1,12 +1,12 @@
 /** One decoder for every language model: embedding, pre-norm blocks of a mixer and a channel mixer, final norm, head. */
 import * as tf from '@tensorflow/tfjs';
 import { checkDtype } from '../chunked/check.js';
-import { embedding, linear } from '../chunked/index.js';
+import { bitLinear, embedding, linear, roundedActivations, roundedWeight } from '../chunked/index.js';
 import type { ForwardOptions, LayerState, SeqLayer } from '../layers/index.js';
 import type { Rng } from '../rng.js';
 import type { AnyModelConfig } from './anyConfig.js';
 import { type ModelConfig, type ModelConfigInput, resolveModelConfig } from './config.js';
-import { createDecoder, type Decoder, HEAD, layersOf, partsOf, TABLE } from './decoder.js';
+import { createDecoder, type Decoder, HEAD, HEAD_NORM, layersOf, partsOf, TABLE } from './decoder.js';
 import { type HeadInputs, headLoss, headScore } from './headLoss.js';
 import { initialWeights } from './initialWeights.js';
 import { ofLayer, runBlock, runLayers } from './layerRange.js';
@@ -63,6 +63,8 @@ export class CausalLM extends TrainableModel {
   readonly #decoder: Decoder;
   /** [V, D]: the output projection. */
   readonly #head: tf.Variable<tf.Rank.R2>;
+  /** [D]: the scale of its norm, where it is ternary. */
+  readonly #headNorm: tf.Variable | undefined;
 
   /** @throws ConfigError that lists everything wrong with the config (that of a classifier is wrong), WeightsError as `loadWeights` does */
   constructor(input: ModelConfigInput | AnyModelConfig = {}, { seed = 0, weights }: CausalLMOptions = {}) {
@@ -71,6 +73,7 @@ export class CausalLM extends TrainableModel {
     super('CausalLM', partsOf(config, decoder), initialWeights(seed, config.initializerRange), weights);
     [this.config, this.#decoder] = [config, decoder];
     this.#head = this.weights.get(config.tieEmbeddings ? TABLE : HEAD) as tf.Variable<tf.Rank.R2>;
+    this.#headNorm = this.weights.get(HEAD_NORM);
   }
 
   /**
@@ -88,8 +91,13 @@ export class CausalLM extends TrainableModel {
     return tf.tidy(() => {
       const { x, state: next } = this.#runBlocks(ids, state, { cuSeqlens });
       const { y } = this.#decoder.norm.forward(lastOnly ? lastTokens(x, cuSeqlens) : x);
-      return { logits: linear({ x: y, weight: this.#head }), state: next } as unknown as tf.TensorContainerObject;
+      return { logits: this.#logits(y), state: next } as unknown as tf.TensorContainerObject;
     }) as unknown as CausalLMOutput;
+  }
+
+  #logits(x: tf.Tensor): tf.Tensor {
+    const norm = this.#headNorm;
+    return norm ? bitLinear({ x, weight: this.#head, norm }) : linear({ x, weight: this.#head });
   }
 
   /**
@@ -155,11 +163,11 @@ export class CausalLM extends TrainableModel {
     const x = recompute ? this.#recomputedBlocks(inputs, options) : this.#runBlocks(inputs, undefined, options).x;
     const all = tf.reshape(x, [-1, this.config.hiddenSize]);
     const rows = positions ? embedding({ ids: tf.tensor1d(positions, 'int32'), table: all }) : all;
-    return {
-      x: this.#decoder.norm.forward(tf.expandDims(rows)).y.reshape(rows.shape as [number, number]),
-      weight: this.#head,
-      targets: tf.reshape(targets, [-1]),
-    };
+    const normed = this.#decoder.norm.forward(tf.expandDims(rows)).y.reshape(rows.shape as [number, number]);
+    const factors = this.#headNorm
+      ? { x: roundedActivations({ x: normed, norm: this.#headNorm }), weight: roundedWeight(this.#head) }
+      : { x: normed, weight: this.#head };
+    return { ...(factors as Pick<HeadInputs, 'x' | 'weight'>), targets: tf.reshape(targets, [-1]) };
   }
 
   /** The state before the first token. The caller owns it. */

@@ -29,10 +29,22 @@ export const modelConfigSchema = z
         intermediateSize: count()
           .optional()
           .describe('width inside; default 2/3 hiddenRatio hiddenSize, rounded up to 256'),
+        type: z
+          .enum(['swiglu', 'bit_glu'])
+          .optional()
+          .describe(
+            'bit_glu: ternary weights, gate and up in one matrix, as MatMul-free models have it; default swiglu',
+          ),
         moe: moeSchema.optional().describe('a mixture of experts in place of the SwiGLU, in all layers but the first'),
       })
       .default({ hiddenRatio: 4 })
       .describe('channel mixer of each layer: SwiGLU, or with `moe` a mixture of experts'),
+    linear: z
+      .enum(['dense', 'bit'])
+      .optional()
+      .describe(
+        'bit: projections by ternary weights, also the output projection where it is not the table; default dense',
+      ),
     normEps: z.number().positive().default(1e-6),
     tieEmbeddings: z.boolean().default(true).describe('the output projection is the embedding table'),
     initializerRange: z.number().positive().default(0.02).describe('standard deviation of the initial weights'),
@@ -51,7 +63,9 @@ export interface ModelConfig {
   /** One entry per layer, with all options. */
   mixers: MixerConfig[];
   /** Without `moe` every layer has a SwiGLU. */
-  mlp: { hiddenRatio: number; intermediateSize: number; moe?: MoeConfig };
+  mlp: { hiddenRatio: number; intermediateSize: number; type?: 'swiglu' | 'bit_glu'; moe?: MoeConfig };
+  /** `bit`: projections by ternary weights. */
+  linear?: 'dense' | 'bit';
   normEps: number;
   tieEmbeddings: boolean;
   initializerRange: number;

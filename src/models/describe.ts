@@ -2,7 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { AnyModelConfig } from './anyConfig.js';
 import { type ModelConfig, type ModelConfigInput, resolveModelConfig } from './config.js';
-import { createDecoder, HEAD, namedSpecs, TABLE } from './decoder.js';
+import { createDecoder, namedSpecs, TABLE } from './decoder.js';
 import type { MixerType } from './mixers/index.js';
 import { hasExperts } from './mlps/moe.js';
 import { table } from './table.js';
@@ -25,7 +25,7 @@ export interface CacheComparison {
 
 export interface LayerDescription {
   mixer: MixerType;
-  mlp: 'swiglu' | 'moe';
+  mlp: 'swiglu' | 'bit_glu' | 'moe';
   /** Parameters of the mixer, the channel mixer and the block's two norms. */
   parameters: { mixer: number; mlp: number; norms: number };
   /** Those that one token uses: of the experts, the chosen and the shared ones. */
@@ -72,7 +72,7 @@ export function describe(
     active: countActive(config, weights),
     layers: mixers.map((mixer, i) => ({
       mixer: config.mixers[i].type,
-      mlp: hasExperts(config.mlp.moe, i) ? 'moe' : 'swiglu',
+      mlp: hasExperts(config.mlp.moe, i) ? 'moe' : (config.mlp.type ?? 'swiglu'),
       parameters: countLayer(weights, i),
       active: total(weights.filter(({ name }) => name.startsWith(`model.layers.${i}.`)).map(({ active }) => active)),
       state: growth((position) => mixer.stateSize(1, position)),
@@ -92,7 +92,7 @@ function countParts(weights: WeightDescription[]): ModelDescription['parameters'
   const count = (pattern: RegExp) => countMatching(weights, pattern);
   return {
     embeddings: count(/^model\.embeddings\./),
-    mixers: count(/^model\.layers\.\d+\.attn\./),
+    mixers: count(/^model\.(layers\.\d+\.attn\.|lower_bounds$)/),
     mlps: count(/^model\.layers\.\d+\.mlp\./),
     norms: count(/^model\.(layers\.\d+\.(attn|mlp)_)?norm\./),
     head: count(/^lm_head\./),
@@ -101,9 +101,9 @@ function countParts(weights: WeightDescription[]): ModelDescription['parameters'
 }
 
 function countActive({ tieEmbeddings }: ModelConfig, weights: WeightDescription[]): ModelDescription['active'] {
-  const layers = total(weights.filter(({ name }) => name !== TABLE && name !== HEAD).map(({ active }) => active));
-  const head = weights.find(({ name }) => name === (tieEmbeddings ? TABLE : HEAD)) as WeightDescription;
-  return { layers, total: layers + head.parameters };
+  const ofHead = (name: string) => (tieEmbeddings ? name === TABLE : name.startsWith('lm_head.'));
+  const layers = total(weights.filter(({ name }) => name !== TABLE && !ofHead(name)).map(({ active }) => active));
+  return { layers, total: layers + total(weights.filter(({ name }) => ofHead(name)).map(({ active }) => active)) };
 }
 
 function ifAll({ mixers, numLayers }: ModelConfig): CacheComparison | undefined {

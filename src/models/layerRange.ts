@@ -5,7 +5,7 @@ import { dropout as drop } from '../layers/dropout.js';
 import type { ForwardOptions, LayerOutput, LayerState, SeqLayer } from '../layers/index.js';
 import type { ModelState } from './causalLM.js';
 import type { ModelConfig } from './config.js';
-import { type Block, createDecoder, type Decoder, namedLayers } from './decoder.js';
+import { type Block, BOUNDS, createDecoder, type Decoder, namedLayers } from './decoder.js';
 import type { NamedArrays } from './trainableModel.js';
 
 /** Layers `from` to `to - 1`. */
@@ -95,8 +95,9 @@ function residual(
   return normPosition === 'pre' ? y : normed(y);
 }
 
-/** True for the weights of the layers in a range, by their published names. */
+/** True for the weights of the layers in a range, and for those that layers share, by their published names. */
 export function isOfLayers({ from, to }: LayerRange, name: string): boolean {
+  if (name === BOUNDS) return true;
   const [, layer] = /^model\.layers\.(\d+)\./.exec(name) ?? [];
   return layer !== undefined && from <= Number(layer) && Number(layer) < to;
 }
@@ -113,7 +114,8 @@ export class LayerStage {
   ) {
     this.#decoder = createDecoder(config);
     for (const [prefix, layer] of namedLayers(this.#decoder))
-      if (isOfLayers(range, `${prefix}.`)) layer.buildWith((name) => weights.get(`${prefix}.${name}`)!.data);
+      if (layer === this.#decoder.bounds || isOfLayers(range, `${prefix}.`))
+        layer.buildWith((name) => weights.get(`${prefix}.${name}`)!.data);
   }
 
   /** @param x [B, T, D] @param state of these layers; not disposed */

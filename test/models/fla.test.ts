@@ -91,6 +91,9 @@ describe('config', () => {
     expect(write('gla and softmax attention')).toThrow(/mixers\[1\]\.type: must be gla, got "softmax_attention"/);
     expect(write('gla with convolutions, kv heads and a head of its own')).toThrow(/convBias: must be false, got true/);
     expect(write('latent attention')).toThrow(/type: must be gla, delta_net, gated_delta_net, kda, got "mla"/);
+    expect(() => configToFla(resolveModelConfig({ ...smallConfigs.gla, linear: 'bit' }))).toThrow(
+      /linear: the published class has dense weights: must be "dense", got "bit"/,
+    );
     expect(write('experts after a dense layer')).toThrow(/mlp\.moe: the published classes have no experts/);
   });
 });

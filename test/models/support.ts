@@ -94,6 +94,15 @@ export const smallConfigs: Record<string, ModelConfigInput> = {
     ],
     mlp: { intermediateSize: 24 },
   },
+  'ternary weights all over': {
+    vocabSize: 37,
+    hiddenSize: 16,
+    numLayers: 3,
+    mixers: [{ type: 'mlgru', expandRatio: 1.5 }],
+    mlp: { intermediateSize: 24, type: 'bit_glu' },
+    linear: 'bit',
+    tieEmbeddings: false,
+  },
   'attention with a window': {
     vocabSize: 37,
     hiddenSize: 16,

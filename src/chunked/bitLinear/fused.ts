@@ -95,3 +95,44 @@ const ternaryWeight = fusedOp<'weight', object>({
     return [values, scale];
   },
 });
+
+export function fusedRoundedActivations(x: tf.Tensor, norm: tf.Tensor | undefined, eps: number): tf.Tensor {
+  return roundedActivations({ x, norm }, { eps })[0];
+}
+
+const roundedActivations = fusedOp<'x' | 'norm', { eps: number }, 'norm'>({
+  name: 'BitRoundedActivations',
+  inputs: ['x', 'norm'],
+  forward(ctx, { x, norm }, { eps }) {
+    const [rows, I] = rowsAndWidth(x);
+    const y = ctx.out(x.shape);
+    const pointers = [x, norm, y].map((t) => ctx.ptr(t));
+    ctx.scratch(4 * rows, (scales) => ctx.kernels.bitQuantiseRows(...pointers, scales, rows, I, eps, 1, 1));
+    return [y];
+  },
+  backward(ctx, [dy], { x, norm }, _, { eps }) {
+    const [rows, I] = rowsAndWidth(x);
+    const [dx, dNorm] = [ctx.out(x.shape), gradientOf(ctx, norm)];
+    const pointers = [x, norm, dy, dx, dNorm].map((t) => ctx.ptr(t));
+    withRowSums(ctx, I, (part, total) => ctx.kernels.rmsNormBwd(...pointers, rows, I, 1 / I, eps, part, total));
+    return { x: dx, norm: dNorm };
+  },
+});
+
+export function fusedRoundedWeight(weight: tf.Tensor): tf.Tensor {
+  const op = tf.customGrad((value) => {
+    const [rounded] = roundedWeight({ weight: value as tf.Tensor }, {});
+    return { value: rounded, gradFunc: (dy: tf.Tensor) => tf.clone(dy) };
+  });
+  return op(weight);
+}
+
+const roundedWeight = fusedOp<'weight', object>({
+  name: 'BitRoundedWeight',
+  inputs: ['weight'],
+  forward(ctx, { weight }) {
+    const [out, size] = [ctx.out(weight.shape), tf.util.sizeFromShape(weight.shape)];
+    ctx.kernels.bitDivide(ctx.ptr(out), size, ctx.kernels.bitQuantiseWeight(ctx.ptr(weight), ctx.ptr(out), size));
+    return [out];
+  },
+});

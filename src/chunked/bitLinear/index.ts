@@ -11,6 +11,7 @@ import { fusedBitLinear } from './fused.js';
 import { plainBitLinear } from './plain.js';
 
 export { type QuantisedActivations, type QuantisedWeight, quantiseActivations, quantiseWeight } from './quantise.js';
+export { roundedActivations, roundedWeight } from './rounded.js';
 
 export interface BitLinearInputs {
   /** [..., I] */

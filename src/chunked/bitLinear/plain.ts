@@ -3,16 +3,15 @@ import * as tf from '@tensorflow/tfjs';
 import { rmsNorm } from '../rmsNorm/index.js';
 import type { BitLinearInputs } from './index.js';
 
+export const plainRoundedActivations = (x: tf.Tensor, norm: tf.Tensor | undefined, eps: number): tf.Tensor =>
+  straightThrough(rmsNorm({ x, weight: norm }, { eps, form: 'plain' }), dequantised(plainActivations));
+
+export const plainRoundedWeight = (weight: tf.Tensor): tf.Tensor => straightThrough(weight, dequantised(plainWeight));
+
 export function plainBitLinear({ x, weight, norm }: BitLinearInputs, eps: number, rounds: boolean): tf.Tensor {
   const [O, I] = weight.shape as [number, number];
-  const y = tf.reshape(rmsNorm({ x, weight: norm }, { eps, form: 'plain' }), [-1, I]);
-  const rounded = rounds ? straightThrough(y, dequantised(plainActivations)) : y;
-  const out = tf.matMul(
-    rounded as tf.Tensor2D,
-    straightThrough(weight, dequantised(plainWeight)) as tf.Tensor2D,
-    false,
-    true,
-  );
+  const y = rounds ? plainRoundedActivations(x, norm, eps) : rmsNorm({ x, weight: norm }, { eps, form: 'plain' });
+  const out = tf.matMul(tf.reshape(y, [-1, I]), plainRoundedWeight(weight) as tf.Tensor2D, false, true);
   return tf.reshape(out, [...x.shape.slice(0, -1), O]);
 }
 

@@ -8,6 +8,7 @@ import { HEAD } from '../decoder.js';
 import type { MixerConfig } from '../mixers/index.js';
 import type { NamedArrays } from '../trainableModel.js';
 import { type FlaClass, flaClasses, impliedOptions, optionOf } from './flaClasses.js';
+import { ternaryProblems } from './ternary.js';
 
 type Json = Record<string, unknown>;
 
@@ -91,6 +92,7 @@ export function configToFla(config: ModelConfig): Json {
   const found = flaClasses.find(({ mixer }) => mixer === first.type);
   const problems = config.mixers.flatMap((mixer, i) => unsayable(mixer, first, found, `mixers[${i}]`));
   if (config.mlp.moe) problems.push({ path: 'mlp.moe', message: 'the published classes have no experts' });
+  problems.push(...ternaryProblems(config));
   if (!found || problems.length) throw new ConfigError('configToFla', problems);
   const fields = Object.entries(found.fields).map(([name, { option }]) => {
     const implied = optionOf(first, impliedOptions[option]);

@@ -10,6 +10,7 @@ import type { MixerConfig, MixerConfigOf } from '../mixers/index.js';
 import type { NamedArrays } from '../trainableModel.js';
 import { type HybridLayer, hybridLayers, layerTypeOf, otherLayers } from './hybridLayers.js';
 import { firstOfEach, repeatHeadRows, type WeightArray } from './sharedRows.js';
+import { ternaryProblems } from './ternary.js';
 
 type Json = Record<string, unknown>;
 type Arrays = Map<string, WeightArray>;
@@ -216,6 +217,7 @@ function checkReadsBack(json: Json, config: ModelConfig): void {
   const back = configFromHybridQwen3(json, 'configToHybridQwen3');
   const problems = config.mixers.flatMap((mixer, i) => differences(mixer, back.mixers[i], `mixers[${i}]`));
   if (config.mlp.moe) problems.push({ path: 'mlp.moe', message: 'the published class has no experts' });
+  problems.push(...ternaryProblems(config));
   if (problems.length) throw new ConfigError('configToHybridQwen3', problems);
 }
 

@@ -11,6 +11,7 @@ import type { KdaConfig } from '../mixers/kda.js';
 import type { MlaConfig } from '../mixers/mla.js';
 import { hasExperts } from '../mlps/moe.js';
 import type { NamedArrays } from '../trainableModel.js';
+import { ternaryProblems } from './ternary.js';
 
 type Json = Record<string, unknown>;
 type Arrays = Map<string, { shape: readonly number[]; data: Float32Array }>;
@@ -163,6 +164,7 @@ export function configToKimiLinear(config: ModelConfig): Json {
   const [kda, mla] = (['kda', 'mla'] as const).map((type) => config.mixers.find((mixer) => mixer.type === type));
   const problems = [
     ...config.mixers.flatMap((mixer, i) => unsayable(mixer, mixer.type === 'kda' ? kda : mla, `mixers[${i}]`)),
+    ...ternaryProblems(config),
     ...(kda && mla ? [] : [{ path: 'mixers', message: 'must hold layers of kda and of mla' }]),
   ];
   if (problems.length) throw new ConfigError('configToKimiLinear', problems);

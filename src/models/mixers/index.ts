@@ -7,6 +7,7 @@ import { gla } from './gla.js';
 import { kda } from './kda.js';
 import type { MixerSettings } from './mixer.js';
 import { mla } from './mla.js';
+import { mlgru } from './mlgru.js';
 import { s4d } from './s4d.js';
 import { s5 } from './s5.js';
 import { softmaxAttention } from './softmaxAttention.js';
@@ -18,6 +19,7 @@ export const mixers = {
   gla,
   kda,
   mla,
+  mlgru,
   s5,
   s4d,
   softmax_attention: softmaxAttention,

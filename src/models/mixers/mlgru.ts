@@ -1,0 +1,20 @@
+/** Settings of the mixer `mlgru`: MatMul-free language models (Zhu et al. 2024, https://arxiv.org/abs/2406.02528). */
+import * as z from 'zod';
+import { mixerSettings } from './mixer.js';
+
+export const mlgruSchema = z.strictObject({
+  type: z.literal('mlgru'),
+  expandRatio: z.number().positive().default(1).describe('width of the state / hiddenSize'),
+  useLowerBound: z.boolean().default(true).describe('deeper layers keep more of their state, as they learn together'),
+});
+
+export type MlgruConfig = z.output<typeof mlgruSchema>;
+
+export const mlgru = mixerSettings({
+  schema: mlgruSchema,
+  rules: ({ expandRatio }, { hiddenSize }) =>
+    !expandRatio || !hiddenSize || Number.isInteger(hiddenSize * expandRatio)
+      ? []
+      : [['expandRatio', `hiddenSize ${hiddenSize} times expandRatio ${expandRatio} must be whole`]],
+  resolve: (m) => m,
+});
