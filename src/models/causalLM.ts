@@ -10,7 +10,7 @@ import { createDecoder, type Decoder, HEAD, HEAD_NORM, layersOf, partsOf, TABLE 
 import { type HeadInputs, headLoss, headScore } from './headLoss.js';
 import { initialWeights } from './initialWeights.js';
 import { ofLayer, runBlock, runLayers } from './layerRange.js';
-import { recomputed } from './recompute.js';
+import { recomputed } from '../chunked/recomputed.js';
 import { type NamedArrays, TrainableModel } from './trainableModel.js';
 
 /** What a model remembers of the tokens it has read: the state of each layer's mixer. The caller owns the tensors. */
@@ -189,7 +189,7 @@ export class CausalLM extends TrainableModel {
     let x = this.#decoder.embeddings.forward(ids).y;
     for (const [i, block] of this.#decoder.blocks.entries()) {
       const weights = layersOf(block).flatMap((layer) => [...layer.weightsByName().values()]);
-      x = recomputed((x) => runBlock(block, x, undefined, ofLayer(options, i)).y, x, weights);
+      x = recomputed((x) => runBlock(block, x, undefined, ofLayer(options, i)).y, [x], weights);
     }
     return x;
   }

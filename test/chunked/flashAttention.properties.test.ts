@@ -15,7 +15,9 @@ import {
   inScope,
   type MixingOp,
   type OpOptions,
+  type Sizes,
 } from '../support/opProperties.js';
+import { normal, random } from '../support/tensors.js';
 
 const TOLERANCE = 1e-5;
 const forms = ['auto', 'plain'] as const;
@@ -50,6 +52,40 @@ function attentionOp({ group, past, causal, window }: Variant): MixingOp {
   };
 }
 
+/** With a bias, shared by the batch and by the heads or not, in which a tenth of the pairs are hidden, and a share of the keys masked. */
+function biasedOp(
+  variant: Variant,
+  { shared, hidden, sizes, seed }: { shared: [boolean, boolean]; hidden: number; sizes: Sizes; seed: number },
+): MixingOp {
+  const op = attentionOp(variant);
+  const S = variant.past + sizes.T;
+  const next = random(seed + 9);
+  const mask = Int32Array.from({ length: sizes.B * S }, () => (next() < hidden ? 0 : 1));
+  const shapeOf = ({ B, H }: Sizes) => [shared[0] ? 1 : B, shared[1] ? 1 : H * variant.group];
+  return {
+    ...op,
+    tokens: (sizes) => ({ ...op.tokens(sizes), bias: [...shapeOf(sizes), sizes.T, S] }),
+    draw: {
+      bias: (seed, length) => {
+        const chance = random(seed + 3);
+        return normal(seed, length).map((x) => (chance() < 0.1 ? Number.NEGATIVE_INFINITY : 2 * x));
+      },
+    },
+    run: (inputs, options) => op.run({ ...inputs, keyMask: tf.tensor(mask, [sizes.B, S], 'bool') }, options),
+    oracle: (inputs, { H, ...sizes }, { cuSeqlens }, { o, lse }) => ({
+      ...attentionOracle(
+        { ...(inputs as unknown as AttentionOracleInputs), keyMask: mask },
+        { ...sizes, S, G: H, H: H * variant.group },
+        {
+          ...{ causal: variant.causal, cuSeqlens, biasShape: shapeOf({ ...sizes, H }) as [number, number] },
+          ...(variant.causal && variant.window && { window: variant.window }),
+        },
+        { dO: o, dLse: lse },
+      ),
+    }),
+  };
+}
+
 const any = {
   seed: fc.nat({ max: 1e6 }),
   variant: fc.record({
@@ -71,6 +107,28 @@ describe.each([
       fc.assert(
         fc.property(fc.record({ ...any, sizes: anySizes({ T: 90, K: 20, V: 20 }) }), ({ sizes, variant, seed }) =>
           inScope(() => expectOracle(drawSample(attentionOp(variant), sizes, { seed }), { form }, TOLERANCE)),
+        ),
+        { numRuns },
+      );
+    });
+
+    test('with a bias and masked keys it equals the definition, also for queries that see no key', () => {
+      const biased = fc.record({
+        ...any,
+        sizes: anySizes({ T: 90, K: 12, V: 12 }),
+        shared: fc.tuple(fc.boolean(), fc.boolean()),
+        hidden: fc.constantFrom(0, 0.3, 0.9),
+        packed: fc.boolean(),
+      });
+      fc.assert(
+        fc.property(biased, ({ variant, ...x }) =>
+          inScope(() => {
+            const sizes = x.packed ? { ...x.sizes, B: 1 } : x.sizes;
+            const cuSeqlens =
+              x.packed && sizes.T > 1 ? Int32Array.of(0, 1 + (x.seed % (sizes.T - 1)), sizes.T) : undefined;
+            const op = biasedOp({ ...variant, past: cuSeqlens ? 0 : variant.past }, { ...x, sizes });
+            expectOracle(drawSample(op, sizes, { seed: x.seed, cuSeqlens }), { form }, TOLERANCE);
+          }),
         ),
         { numRuns },
       );

@@ -152,6 +152,17 @@ describe.each(forms)('%s', (form) => {
     }
   });
 
+  test('biasGradient: false takes the bias for a constant and changes no other gradient', () => {
+    const [q, k, v, bias] = randomTensors(9, [1, 140, 2, 4], [1, 140, 2, 4], [1, 140, 2, 3], [1, 2, 140, 140]);
+    const loss = (biasGradient: boolean) => (q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, bias: tf.Tensor) =>
+      tf.sum(tf.square(flashAttention({ q, k, v, bias: tf.mul(bias, 1) }, { form, biasGradient }).o));
+    const want = tf.grads(loss(true))([q, k, v, bias]);
+    const got = tf.grads((q, k, v) => loss(false)(q, k, v, bias))([q, k, v]);
+    for (const [i, gradient] of got.entries()) expectClose('gradient', gradient, want[i], 0);
+    expect(Math.max(...Array.from(values(want[3]), Math.abs))).toBeGreaterThan(1e-3);
+    expect(() => tf.grad((bias) => loss(false)(q, k, v, bias))(bias)).toThrow('Cannot compute gradient');
+  });
+
   test('hides no NaN', () => {
     const [q, k, v] = randomTensors(7, [1, 12, 1, 4], [1, 12, 1, 4], [1, 12, 1, 4]);
     const bad = tf.tensor4d(
@@ -184,6 +195,10 @@ describe('the door', () => {
     ['k too wide', { ...good, k: [2, 6, 2, 4] }, {}, 'k must have shape [2,*,*,3], got [2,6,2,4]'],
     ['another batch', { ...good, k: [1, 6, 2, 3] }, {}, 'k must have shape [2,*,*,3], got [1,6,2,3]'],
     ['v too short', { ...good, v: [2, 5, 2, 5] }, {}, 'v must have shape [2,6,2,*], got [2,5,2,5]'],
+    ['a mask too short', { ...good, keyMask: [2, 5] }, {}, 'keyMask must have shape [2,6], got [2,5]'],
+    ['a bias too narrow', { ...good, bias: [1, 1, 6, 5] }, {}, 'bias must have shape [*,*,6,6], got [1,1,6,5]'],
+    ['a bias of 3', { ...good, bias: [3, 1, 6, 6] }, {}, 'bias must be of 1 sequence or of all 2, got 3'],
+    ['a bias of 2 heads', { ...good, bias: [2, 2, 6, 6] }, {}, 'bias must be of 1 head or of all 4, got 2'],
     ['no tokens', none, {}, 'q, k and v must not be empty, got [2,0,4,3], [2,6,2,3] and [2,6,2,5]'],
     [
       'heads that do not divide',
@@ -216,7 +231,9 @@ describe('the door', () => {
     ],
   ];
   test.each(cases)('%s', (_, shapes, options, message) => {
-    const inputs = Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, tf.zeros(shape)]));
+    const inputs = Object.fromEntries(
+      Object.entries(shapes).map(([name, shape]) => [name, tf.zeros(shape, name === 'keyMask' ? 'bool' : 'float32')]),
+    );
     const before = tf.memory().numTensors;
     expect(() => flashAttention(inputs as never, options)).toThrow(new RangeError(`flashAttention: ${message}`));
     expect(tf.memory().numTensors).toBe(before);
@@ -226,6 +243,9 @@ describe('the door', () => {
     const { q, k, v } = Object.fromEntries(Object.entries(good).map(([name, shape]) => [name, tf.zeros(shape)]));
     expect(() => flashAttention({ q, v } as never)).toThrow(
       'flashAttention: k is required, got undefined; pass a float32 tensor',
+    );
+    expect(() => flashAttention({ q, k, v, keyMask: tf.zeros([2, 6]) })).toThrow(
+      "flashAttention: keyMask must be bool, got float32; cast it with tf.cast(keyMask, 'bool')",
     );
     const int = tf.cast(v, 'int32');
     expect(() => flashAttention({ q, k, v: int })).toThrow(

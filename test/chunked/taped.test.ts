@@ -2,9 +2,9 @@
 import * as tf from '@tensorflow/tfjs';
 import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { gla } from '../../src/chunked/index.js';
+import { recomputed } from '../../src/chunked/recomputed.js';
 import { WasmContext } from '../../src/chunked/wasm/runtime.js';
 import { useBackend } from '../../src/index.js';
-import { recomputed } from '../../src/models/recompute.js';
 import { deltaOp, dplrOp } from '../support/deltaOps.js';
 import {
   drawGate,
@@ -86,9 +86,9 @@ describe.each(Object.entries(ops))('%s', (_, op) => {
       const gradient = (f: (x: tf.Tensor) => tf.Tensor) =>
         bits(outputsAndGrads(({ v }) => [f(v)], { v }, [upstreams.o]).grads.v);
       const want = gradient(run);
-      const block = (x: tf.Tensor) => recomputed(run, x, []);
+      const block = (x: tf.Tensor) => recomputed(run, [x]);
       expect(gradient(block)).toEqual(want);
-      expect(gradient((x) => recomputed(block, x, []))).toEqual(want);
+      expect(gradient((x) => recomputed(block, [x]))).toEqual(want);
       expect(gradient((x) => tf.tidy(() => run(x)))).toEqual(want);
     }));
 

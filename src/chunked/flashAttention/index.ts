@@ -4,6 +4,7 @@
  */
 import type * as tf from '@tensorflow/tfjs';
 import { checkCuSeqlens, checkDtype, checkGiven, checkPositiveInt, checkShapes } from '../check.js';
+import { detached } from '../detached.js';
 import { isFused, type PlainForm } from '../form.js';
 import { fusedFlashAttention } from './fused.js';
 import { plainFlashAttention } from './plain.js';
@@ -16,6 +17,10 @@ export interface FlashAttentionInputs {
   k: tf.Tensor;
   /** Values [B, S, G, V]. */
   v: tf.Tensor;
+  /** Added to the scaled scores: [B or 1, H or 1, T, S], of packed documents with the rows and columns of all. -Infinity hides a pair. */
+  bias?: tf.Tensor;
+  /** bool [B, S]: false for keys that no query sees, such as padding. A query that sees no key gives o = 0 and lse = -Infinity. */
+  keyMask?: tf.Tensor;
 }
 
 /** Which keys a query sees. */
@@ -31,6 +36,8 @@ export interface AttentionMask {
 export interface FlashAttentionOptions extends AttentionMask {
   /** Factor on the scores; default K ** -0.5. */
   scale?: number;
+  /** Default true; false takes `bias` for a constant, which saves the time and memory of its gradient [., ., T, S]. */
+  biasGradient?: boolean;
   form?: PlainForm;
 }
 
@@ -42,7 +49,8 @@ export type FlashAttentionOutput = {
 };
 
 /**
- * o_t = sum_s exp(scale * q_t . k_s - lse_t) v_s over the keys s that query t sees. Differentiable in q, k and v, through both outputs.
+ * o_t = sum_s exp(scale * q_t . k_s + bias_ts - lse_t) v_s over the keys s that query t sees. Differentiable in q, k, v and bias, through
+ * both outputs. A bias of low rank needs no T x S matrix: see `flashBias`.
  * Queries may be the last T of S positions: keys and values of the past, kept and put before the new ones, give the same as one pass.
  * @throws TypeError when an input is missing or not float32
  * @throws RangeError when a shape or an option is wrong
@@ -52,22 +60,45 @@ export function flashAttention(
   options: FlashAttentionOptions = {},
 ): FlashAttentionOutput {
   checkInputs(inputs, options);
-  const { causal = true, window, cuSeqlens, scale = (inputs.q.shape[3] as number) ** -0.5, form = 'auto' } = options;
+  const { causal = true, window, cuSeqlens, biasGradient = true, form = 'auto' } = options;
+  const { scale = (inputs.q.shape[3] as number) ** -0.5 } = options;
   const run = isFused('flashAttention', form) ? fusedFlashAttention : plainFlashAttention;
-  return run(inputs, scale, { causal, window, cuSeqlens });
+  const constant = inputs.bias && !biasGradient ? detached(inputs.bias) : undefined;
+  const result = run(constant ? { ...inputs, bias: constant } : inputs, {
+    scale,
+    causal,
+    window,
+    cuSeqlens,
+    biasGradient,
+  });
+  constant?.dispose(); // a tape that needs it keeps a copy
+  return result;
+}
+
+/** All options of an attention, as its forms take them. */
+export interface AttentionSettings extends AttentionMask {
+  scale: number;
+  causal: boolean;
+  biasGradient: boolean;
 }
 
 function checkInputs(
-  { q, k, v }: FlashAttentionInputs,
+  { q, k, v, bias, keyMask }: FlashAttentionInputs,
   { causal = true, window, cuSeqlens, scale }: FlashAttentionOptions,
 ): void {
   checkGiven('flashAttention', { q, k, v });
-  checkDtype('flashAttention', { q, k, v });
+  checkDtype('flashAttention', { q, k, v, bias });
+  checkDtype('flashAttention', { keyMask }, 'bool');
   checkShapes('flashAttention', { q: [q, [null, null, null, null]] });
   const [B, T, H, K] = q.shape;
   checkShapes('flashAttention', { k: [k, [B, null, null, K]] });
   const [, S, G] = k.shape;
   checkShapes('flashAttention', { v: [v, [B, S, G, null]] });
+  checkShapes('flashAttention', { keyMask: [keyMask, [B, S]], bias: [bias, [null, null, T, S]] });
+  if (bias && ![1, B].includes(bias.shape[0]))
+    throw new RangeError(`flashAttention: bias must be of 1 sequence or of all ${B}, got ${bias.shape[0]}`);
+  if (bias && ![1, H].includes(bias.shape[1] as number))
+    throw new RangeError(`flashAttention: bias must be of 1 head or of all ${H}, got ${bias.shape[1]}`);
   if (q.size === 0 || k.size === 0 || v.size === 0)
     throw new RangeError(
       `flashAttention: q, k and v must not be empty, got [${q.shape.join(',')}], [${k.shape.join(',')}] and [${v.shape.join(',')}]`,

@@ -80,6 +80,49 @@ function hide(scores: usize, t: i32, j: i32, col: i32, end: i32, S: i32, shift: 
   }
 }
 
+// A bias is found by its first entry for this head and sequence, `biasRow` bytes from query to query; a key mask by the byte of the
+// first key, 0 for a key that nobody sees. 0 for the address: there is none.
+
+/** Adds the bias to n rows of scores, of the columns from `col` that are keys. `bias` is that of the first row and column 0. */
+function addBias(scores: usize, bias: usize, biasRow: usize, n: i32, col: i32, end: i32): void {
+  for (let r = 0; r < n; r++, scores += SCORES_ROW, bias += biasRow)
+    for (let c = col; c < end; c += 4) {
+      const p = scores + (<usize>c << 2);
+      v128.store(p, f32x4.add(v128.load(p), loadN(bias + (<usize>c << 2), end - c)));
+    }
+}
+
+/** Adds n rows of dS to the gradient of the bias. */
+function addBiasGradient(dS: usize, dBias: usize, biasRow: usize, n: i32, col: i32, end: i32): void {
+  for (let r = 0; r < n; r++, dS += SCORES_ROW, dBias += biasRow)
+    for (let c = col; c < end; c += 4) {
+      const p = dBias + (<usize>c << 2);
+      storeN(p, f32x4.add(loadN(p, end - c), v128.load(dS + (<usize>c << 2))), end - c);
+    }
+}
+
+/** The bytes of 4 keys (of `n` that are left) as lanes that are all ones where the key is hidden. */
+// @ts-ignore: decorator
+@inline
+function hidden4(mask: usize, n: i32): v128 {
+  let bytes = v128.load8_lane(mask, f32x4.splat(0), 0);
+  if (n > 1) bytes = v128.load8_lane(mask + 1, bytes, 4);
+  if (n > 2) bytes = v128.load8_lane(mask + 2, bytes, 8);
+  if (n > 3) bytes = v128.load8_lane(mask + 3, bytes, 12);
+  return i32x4.eq(bytes, i32x4.splat(0));
+}
+
+/** Scores of masked keys become -Infinity in `n` rows. */
+function hideKeys(scores: usize, mask: usize, n: i32, col: i32, end: i32): void {
+  const lowest = f32x4.splat(-Infinity);
+  for (let c = col; c < end; c += 4) {
+    const hidden = hidden4(mask + <usize>c, end - c);
+    if (!v128.any_true(hidden)) continue;
+    let p = scores + (<usize>c << 2);
+    for (let r = 0; r < n; r++, p += SCORES_ROW) v128.store(p, v128.bitselect(lowest, v128.load(p), hidden));
+  }
+}
+
 // ---- Packing ------------------------------------------------------------------------------------------------------------------
 
 /** A tile of keys (or values) as key panels, one after another. */
@@ -190,13 +233,22 @@ function logAbove1(x: f32): f32 {
   return <f32>(<f64>e * 0.6931471805599453 + <f64>log);
 }
 
-/** lse = maximum + log(sum), and what rounding took from it: their sum is exact to about 1e-7, however large the maximum. */
+/**
+ * lse = maximum + log(sum), and what rounding took from it: their sum is exact to about 1e-7, however large the maximum. -Infinity for a
+ * query that saw no key. Returns what its outputs are to be multiplied by: 1 / sum, or 0.
+ */
 // @ts-ignore: decorator
 @inline
-function writeLse(largest: f32, sum: f32, lse: usize, rest: usize): void {
+function writeLse(largest: f32, sum: f32, lse: usize, rest: usize): f32 {
+  if (sum == 0) {
+    store<f32>(lse, -Infinity);
+    store<f32>(rest, 0);
+    return 0;
+  }
   const exact = <f64>largest + (sum < Infinity ? <f64>logAbove1(sum) : <f64>sum), rounded = <f32>exact;
   store<f32>(lse, rounded);
   store<f32>(rest, <f32>(exact - <f64>rounded));
+  return 1 / sum;
 }
 
 /** Bytes of scratch of flashAttentionFwd; S is the largest number of keys of a sequence, R = H / G. */
@@ -222,11 +274,14 @@ function keyTilesAt(s: usize, Kp: i32, Vp: i32): usize { return stripAt(s, Kp, V
 
 /**
  * q [*, H, K], k [*, G, K], v [*, G, V], o [*, H, V], lse and rest [*, H], where * counts tokens: sequence n is the queries offsets[n]
- * to offsets[n + 1] and the keys keyOffsets[n] to keyOffsets[n + 1]. `rest` is what rounding took from lse.
+ * to offsets[n + 1] and the keys keyOffsets[n] to keyOffsets[n + 1]. `rest` is what rounding took from lse. `bias` is added to the scaled
+ * scores: its sequences, heads and queries are biasBatch, biasHead and biasRow bytes apart (0 where they share it); of `packed` sequences
+ * it has the rows and columns of all. `mask` has a byte for each key. Both may be 0.
  */
 export function flashAttentionFwd(
   q: usize, k: usize, v: usize, o: usize, lse: usize, rest: usize, offsets: usize, keyOffsets: usize,
-  N: i32, H: i32, G: i32, K: i32, V: i32, causal: bool, window: i32, scale: f32, s: usize,
+  N: i32, H: i32, G: i32, K: i32, V: i32, causal: bool, window: i32, scale: f32,
+  bias: usize, biasBatch: usize, biasHead: usize, biasRow: usize, packed: bool, mask: usize, s: usize,
 ): void {
   const R = H / G, keyRow = <usize>(G * K) << 2, valueRow = <usize>(G * V) << 2;
   for (let n = 0; n < N; n++, offsets += 4, keyOffsets += 4) {
@@ -235,18 +290,34 @@ export function flashAttentionFwd(
       const at = <usize>load<i32>(offsets) * <usize>H + <usize>(g * R), keys = <usize>load<i32>(keyOffsets) * <usize>G + <usize>g;
       const qg = q + at * (<usize>K << 2), og = o + at * (<usize>V << 2), lg = lse + (at << 2), eg = rest + (at << 2);
       const kg = k + keys * (<usize>K << 2), vg = v + keys * (<usize>V << 2);
+      const bg = biasAt(bias, n, g * R, offsets, keyOffsets, biasBatch, biasHead, biasRow, packed);
+      const mg = mask ? mask + <usize>load<i32>(keyOffsets) : 0;
       if (T == 1) {
         const first = <usize>firstKey(0, S - 1, window);
-        step(qg, kg + first * keyRow, vg + first * valueRow, og, lg, eg, S - <i32>first, R, keyRow, valueRow, K, V, scale, s);
+        step(
+          qg, kg + first * keyRow, vg + first * valueRow, og, lg, eg, S - <i32>first, R, keyRow, valueRow, K, V, scale,
+          bg ? bg + (first << 2) : 0, biasHead, mg ? mg + first : 0, s,
+        );
         continue;
       }
       packKeyTiles(kg, vg, S, keyRow, valueRow, K, V, keyTilesAt(s, pad8(K), pad8(V)));
       for (let h: usize = 0; h < <usize>R; h++) {
         const key = h * (<usize>K << 2), value = h * (<usize>V << 2), one = h << 2;
-        headFwd(qg + key, og + value, lg + one, eg + one, T, S, H, K, V, causal, window, scale, s);
+        headFwd(
+          qg + key, og + value, lg + one, eg + one, T, S, H, K, V, causal, window, scale, bg ? bg + h * biasHead : 0, biasRow, mg, s,
+        );
       }
     }
   }
+}
+
+/** The bias of sequence n and head h: its first query and key. */
+function biasAt(
+  bias: usize, n: i32, h: i32, offsets: usize, keyOffsets: usize, biasBatch: usize, biasHead: usize, biasRow: usize, packed: bool,
+): usize {
+  if (!bias) return 0;
+  const head = bias + <usize>n * biasBatch + <usize>h * biasHead;
+  return packed ? head + <usize>load<i32>(offsets) * biasRow + (<usize>load<i32>(keyOffsets) << 2) : head;
 }
 
 /** For every tile of keys: its key panels, then its values in panels. */
@@ -261,7 +332,7 @@ function packKeyTiles(k: usize, v: usize, S: i32, keyRow: usize, valueRow: usize
 /** All queries of one head. */
 function headFwd(
   q: usize, o: usize, lse: usize, rest: usize, T: i32, S: i32, H: i32, K: i32, V: i32,
-  causal: bool, window: i32, scale: f32, s: usize,
+  causal: bool, window: i32, scale: f32, bias: usize, biasRow: usize, mask: usize, s: usize,
 ): void {
   const Kp = pad8(K), Vp = pad8(V), outputs = outputsAt(s, Kp), states = statesAt(s, Kp, Vp);
   const queryRow = <usize>(H * K) << 2, outputRow = <usize>(H * V) << 2, lseRow = <usize>H << 2;
@@ -273,11 +344,10 @@ function headFwd(
       v128.store(p, f32x4.splat(LOWEST));
       v128.store(p, f32x4.splat(0), 16);
     }
-    tileFwd(t, n, T, S, Kp, Vp, causal, window, s);
+    tileFwd(t, n, T, S, Kp, Vp, causal, window, bias ? bias + <usize>t * biasRow : 0, biasRow, mask, s);
     for (let r = 0; r < n; r++, lse += lseRow, rest += lseRow) {
       const state = states + (<usize>(r >> 2) << 5) + (<usize>(r & 3) << 2), sum = load<f32>(state, 16);
-      writeLse(load<f32>(state), sum, lse, rest);
-      store<f32>(state, 1 / sum);
+      store<f32>(state, writeLse(load<f32>(state), sum, lse, rest));
     }
     for (let r = 0; r < n; r += 4)
       writeRows(
@@ -290,7 +360,9 @@ function headFwd(
 }
 
 /** A tile of n queries from query t against all tiles of keys that it sees. */
-function tileFwd(t: i32, n: i32, T: i32, S: i32, Kp: i32, Vp: i32, causal: bool, window: i32, s: usize): void {
+function tileFwd(
+  t: i32, n: i32, T: i32, S: i32, Kp: i32, Vp: i32, causal: bool, window: i32, bias: usize, biasRow: usize, mask: usize, s: usize,
+): void {
   const shift = S - T, strip = stripAt(s, Kp, Vp), outputs = outputsAt(s, Kp), states = statesAt(s, Kp, Vp);
   const queryStrip = <usize>Kp << 4, outputStrip = <usize>Vp << 4, keys = <usize>Kp << 8, tile = keys + (<usize>Vp << 8);
   const first = firstKey(t, shift, window) & ~(KEYS - 1), last = endKey(t + n - 1, S, shift, causal);
@@ -301,7 +373,9 @@ function tileFwd(t: i32, n: i32, T: i32, S: i32, Kp: i32, Vp: i32, causal: bool,
       if (col >= end) continue;
       const out = outputs + i * outputStrip;
       stripScores(s + i * queryStrip, Kp, at, col, end, strip);
+      if (bias) addBias(strip, bias + <usize>r * biasRow + (<usize>j << 2), biasRow, min(4, n - r), col, min(end, S - j));
       hide(strip, t + r, j, col, end, S, shift, causal, window);
+      if (mask) hideKeys(strip, mask + <usize>j, 4, col, min(end, S - j));
       softmaxStrip(strip, col, end, states + (i << 5), out, <usize>Vp << 2);
       stripOutputs(strip, at + keys, col, end, out, Vp);
     }
@@ -313,7 +387,7 @@ function tileFwd(t: i32, n: i32, T: i32, S: i32, Kp: i32, Vp: i32, causal: bool,
 /** R heads of one query over S keys, 64 at a time. Scratch: 64 scores, then per head the maximum, the sum and o [Vp]. */
 function step(
   q: usize, k: usize, v: usize, o: usize, lse: usize, rest: usize, S: i32, R: i32, keyRow: usize, valueRow: usize,
-  K: i32, V: i32, scale: f32, s: usize,
+  K: i32, V: i32, scale: f32, bias: usize, biasHead: usize, mask: usize, s: usize,
 ): void {
   const states = s + SCORES_ROW, state = (<usize>pad8(V) + 4) << 2;
   for (let h = 0, p = states; h < R; h++, p += state) {
@@ -324,14 +398,15 @@ function step(
     const n = min(KEYS, S - j);
     for (let h: usize = 0, p = states; h < <usize>R; h++, p += state) {
       rowScores(q + h * (<usize>K << 2), k, keyRow, n, K, scale, s);
+      if (bias) addBias(s, bias + h * biasHead + (<usize>j << 2), 0, 1, 0, n);
+      if (mask) hideKeys(s, mask + <usize>j, 1, 0, n);
       softmaxRow(s, n, p, p + 16, <usize>pad8(V) << 2);
       rowOutputs(s, v, valueRow, n, V, p + 16);
     }
   }
   for (let h: usize = 0, p = states; h < <usize>R; h++, p += state) {
     const sum = load<f32>(p, 4);
-    writeLse(load<f32>(p), sum, lse + (h << 2), rest + (h << 2));
-    store<f32>(p, 1 / sum);
+    store<f32>(p, writeLse(load<f32>(p), sum, lse + (h << 2), rest + (h << 2)));
     writeRows(p + 16, 1, V, o + h * (<usize>V << 2), 0, p, 0);
   }
 }
@@ -459,10 +534,11 @@ export function flashAttentionBwdScratch(T: i32, S: i32, K: i32, V: i32): usize 
   return keyGradientsAt(0, T, Kp, Vp) + <usize>((S + KEYS - 1) / KEYS) * (<usize>(Kp + Vp) << 8);
 }
 
-/** Gradients of sum(o * dO) + sum(lse * dLse); tensors as in flashAttentionFwd. */
+/** Gradients of sum(o * dO) + sum(lse * dLse); tensors as in flashAttentionFwd. dBias, which may be 0, is added to. */
 export function flashAttentionBwd(
   q: usize, k: usize, v: usize, o: usize, lse: usize, rest: usize, dO: usize, dLse: usize, dq: usize, dk: usize, dv: usize,
-  offsets: usize, keyOffsets: usize, N: i32, H: i32, G: i32, K: i32, V: i32, causal: bool, window: i32, scale: f32, s: usize,
+  offsets: usize, keyOffsets: usize, N: i32, H: i32, G: i32, K: i32, V: i32, causal: bool, window: i32, scale: f32,
+  bias: usize, biasBatch: usize, biasHead: usize, biasRow: usize, packed: bool, mask: usize, dBias: usize, s: usize,
 ): void {
   const R = H / G, Kp = pad8(K), Vp = pad8(V), keyRow = <usize>(G * K) << 2, valueRow = <usize>(G * V) << 2;
   for (let n = 0; n < N; n++, offsets += 4, keyOffsets += 4) {
@@ -474,7 +550,12 @@ export function flashAttentionBwd(
       for (let h = g * R; h < (g + 1) * R; h++) {
         const at = <usize>load<i32>(offsets) * <usize>H + <usize>h, key = at * (<usize>K << 2), value = at * (<usize>V << 2), one = at << 2;
         packQueryTiles(q + key, o + value, dO + value, lse + one, rest + one, dLse + one, T, H, K, V, scale, queryTilesAt(s, Kp, Vp));
-        headBwd(k + keyAt, v + valueAt, keyRow, valueRow, T, S, K, V, causal, window, sums, s);
+        headBwd(
+          k + keyAt, v + valueAt, keyRow, valueRow, T, S, K, V, causal, window,
+          biasAt(bias, n, h, offsets, keyOffsets, biasBatch, biasHead, biasRow, packed),
+          biasAt(dBias, n, h, offsets, keyOffsets, biasBatch, biasHead, biasRow, packed),
+          biasRow, mask ? mask + <usize>load<i32>(keyOffsets) : 0, sums, s,
+        );
         writeQueryGradients(dq + key, T, H, K, V, scale, s);
       }
       writeKeyGradients(dk + keyAt, dv + valueAt, keyRow, valueRow, S, K, V, sums);
@@ -494,8 +575,8 @@ function packQueryTiles(
     packTile(upstream, <usize>Vp << 2, QUERIES, Vp, upstreamPanelsAt(tile, Kp, Vp));
     memory.fill(queryGradientsAt(tile, Kp, Vp), 0, <usize>Kp << 8);
     for (let r = 0; r < QUERIES; r++) {
-      const to = statistics + (<usize>r << 2), real = r < n; // a missing query has weights exp(0 - Infinity) = 0
-      store<f32>(to, real ? load<f32>(lse) : Infinity);
+      const to = statistics + (<usize>r << 2), real = r < n;
+      store<f32>(to, real && load<f32>(lse) != -Infinity ? load<f32>(lse) : Infinity); // no query, no key: weights exp(-Infinity) = 0
       store<f32>(to, real ? load<f32>(rest) : 0, 256);
       store<f32>(to, real ? dot(o, dO, V) - load<f32>(dLse) : 0, 512);
       if (!real) continue;
@@ -519,7 +600,8 @@ function dot(a: usize, b: usize, n: i32): f32 {
 
 /** All tiles of one head: adds to dq in its tiles of queries, and to the sums of dk and dv. */
 function headBwd(
-  k: usize, v: usize, keyRow: usize, valueRow: usize, T: i32, S: i32, K: i32, V: i32, causal: bool, window: i32, sums: usize, s: usize,
+  k: usize, v: usize, keyRow: usize, valueRow: usize, T: i32, S: i32, K: i32, V: i32, causal: bool, window: i32,
+  bias: usize, dBias: usize, biasRow: usize, mask: usize, sums: usize, s: usize,
 ): void {
   const Kp = pad8(K), Vp = pad8(V), shift = S - T, size = queryTile(Kp, Vp);
   for (let j = 0; j < S; j += KEYS, k += keyRow << 6, v += valueRow << 6, sums += <usize>(Kp + Vp) << 8) {
@@ -531,7 +613,11 @@ function headBwd(
     for (let t = 0; t < T; t += QUERIES, tile += size) {
       const last = min(t + QUERIES, T) - 1;
       if (endKey(last, S, shift, causal) <= j || firstKey(t, shift, window) >= j + KEYS) continue;
-      tileBwd(tile, t, j, last + 1 - t, S, shift, Kp, Vp, causal, window, s);
+      const at = <usize>t * biasRow + (<usize>j << 2);
+      tileBwd(
+        tile, t, j, last + 1 - t, S, shift, Kp, Vp, causal, window, bias ? bias + at : 0, dBias ? dBias + at : 0, biasRow,
+        mask ? mask + <usize>j : 0, s,
+      );
       keysBwd(tile, t, j, last + 1 - t, n, S, shift, Kp, Vp, causal, window, sums, s);
     }
   }
@@ -539,7 +625,8 @@ function headBwd(
 
 /** P and dS of a tile of n queries, and what it adds to dq. */
 function tileBwd(
-  tile: usize, t: i32, j: i32, n: i32, S: i32, shift: i32, Kp: i32, Vp: i32, causal: bool, window: i32, s: usize,
+  tile: usize, t: i32, j: i32, n: i32, S: i32, shift: i32, Kp: i32, Vp: i32, causal: bool, window: i32,
+  bias: usize, dBias: usize, biasRow: usize, mask: usize, s: usize,
 ): void {
   const upstream = upstreamRowsAt(tile, Kp), dq = queryGradientsAt(tile, Kp, Vp), statistics = statisticsAt(tile, Kp, Vp);
   for (let r = 0; r < n; r += 4) {
@@ -547,9 +634,12 @@ function tileBwd(
     if (col >= end) continue;
     const P = s + i * SCORES_ROW, dS = gradientsAt(s) + i * SCORES_ROW;
     stripScores(tile + i * (<usize>Kp << 2), Kp, keyPanelsAt(s), col, end, P);
+    if (bias) addBias(P, bias + i * biasRow, biasRow, min(4, n - r), col, min(end, S - j));
     hide(P, t + r, j, col, end, S, shift, causal, window);
+    if (mask) hideKeys(P, mask, 4, col, min(end, S - j));
     stripScores(upstream + i * (<usize>Vp << 2), Vp, valuePanelsAt(s, Kp), col, end, dS);
     weightsBwd(P, dS, col, end, statistics + (i << 2));
+    if (dBias) addBiasGradient(dS, dBias + i * biasRow, biasRow, min(4, n - r), col, min(end, S - j));
     stripOutputs(dS, keysAt(s, Kp, Vp), col, end, dq + i * (<usize>Kp << 2), Kp);
   }
 }

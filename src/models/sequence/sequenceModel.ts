@@ -7,7 +7,7 @@ import { type Block, layersOf } from '../decoder.js';
 import { initialWeights } from '../initialWeights.js';
 import { ofLayer, runBlock } from '../layerRange.js';
 import { TIMED_MIXERS } from '../mixers/timed.js';
-import { recomputed } from '../recompute.js';
+import { recomputed } from '../../chunked/recomputed.js';
 import { type NamedArrays, TrainableModel } from '../trainableModel.js';
 import type { EncoderConfig } from './config.js';
 import { createEncoder, type Encoder, encoderParts, HEAD_BIAS, HEAD_WEIGHT } from './encoder.js';
@@ -83,7 +83,7 @@ export abstract class SequenceModel<C extends EncoderConfig = EncoderConfig> ext
       const options = () => ofLayer({ intervals, training }, i);
       if (recompute) {
         const weights = layersOf(block).flatMap((layer) => [...layer.weightsByName().values()]);
-        x = recomputed((x) => run(x, options()), x, weights);
+        x = recomputed((x) => run(x, options()), [x], weights);
       } else x = run(x, options());
     }
     return x;

@@ -2,18 +2,24 @@
 import * as tf from '@tensorflow/tfjs';
 
 /**
- * f(x), of which the backward pass keeps x alone: it runs f once more for what lies between. Gradients are those of f to the last bit
- * where f gives the same numbers each time. Differentiable once.
+ * f(xs), of which the backward pass keeps the xs alone: it runs f once more for what lies between. Gradients are those of f to the last
+ * bit where f gives the same numbers each time. Differentiable once.
  * @param weights every variable that f reads
  */
-export function recomputed(f: (x: tf.Tensor) => tf.Tensor, x: tf.Tensor, weights: readonly tf.Variable[]): tf.Tensor {
+export function recomputed<Xs extends tf.Tensor[]>(
+  f: (...xs: Xs) => tf.Tensor,
+  xs: Xs,
+  weights: readonly tf.Variable[] = [],
+): tf.Tensor {
   const op = tf.customGrad((...args) => {
     const save = args[args.length - 1] as unknown as tf.GradSaveFunc;
-    save([args[0] as tf.Tensor]);
-    const gradFunc = (dy: tf.Tensor, [x]: tf.Tensor[]) => onTapeOfItsOwn(() => tf.grads(f)([x, ...weights], dy));
-    return { value: f(args[0] as tf.Tensor), gradFunc };
+    const given = args.slice(0, xs.length) as Xs;
+    save(given);
+    const gradFunc = (dy: tf.Tensor, saved: tf.Tensor[]) =>
+      onTapeOfItsOwn(() => tf.grads(f as (...xs: tf.Tensor[]) => tf.Tensor)([...saved, ...weights], dy));
+    return { value: f(...given), gradFunc };
   });
-  return op(x, ...weights);
+  return op(...xs, ...weights);
 }
 
 /** TensorFlow.js 4.22 has one tape: `tf.grads` inside a gradient would leave the one being played back without its end. */
