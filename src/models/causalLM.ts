@@ -2,6 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { checkDtype } from '../chunked/check.js';
 import { bitLinear, embedding, linear, roundedActivations, roundedWeight } from '../chunked/index.js';
+import { recomputed } from '../chunked/recomputed.js';
 import type { ForwardOptions, LayerState, SeqLayer } from '../layers/index.js';
 import type { Rng } from '../rng.js';
 import type { AnyModelConfig } from './anyConfig.js';
@@ -10,7 +11,6 @@ import { createDecoder, type Decoder, HEAD, HEAD_NORM, layersOf, partsOf, TABLE 
 import { type HeadInputs, headLoss, headScore } from './headLoss.js';
 import { initialWeights } from './initialWeights.js';
 import { ofLayer, runBlock, runLayers } from './layerRange.js';
-import { recomputed } from '../chunked/recomputed.js';
 import { type NamedArrays, TrainableModel } from './trainableModel.js';
 
 /** What a model remembers of the tokens it has read: the state of each layer's mixer. The caller owns the tensors. */

@@ -1,13 +1,13 @@
 /** What classifiers and regressors share: a way in, blocks, pooling over time, and a linear head. */
 import * as tf from '@tensorflow/tfjs';
 import { linear } from '../../chunked/index.js';
+import { recomputed } from '../../chunked/recomputed.js';
 import type { ForwardOptions } from '../../layers/index.js';
 import type { Rng } from '../../rng.js';
 import { type Block, layersOf } from '../decoder.js';
 import { initialWeights } from '../initialWeights.js';
 import { ofLayer, runBlock } from '../layerRange.js';
 import { TIMED_MIXERS } from '../mixers/timed.js';
-import { recomputed } from '../../chunked/recomputed.js';
 import { type NamedArrays, TrainableModel } from '../trainableModel.js';
 import type { EncoderConfig } from './config.js';
 import { createEncoder, type Encoder, encoderParts, HEAD_BIAS, HEAD_WEIGHT } from './encoder.js';
