@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
 import { ConfigError, runConfigSchema } from '../config/index.js';
 import { blockedThreads } from '../threads/blocked.js';
+import type { NoiseSweepFlags } from './noiseSweep.js';
 import { splitOverrides } from './overrides.js';
 import type { SsmTransferFlags } from './ssmTransfer.js';
 import type { TrainFlags } from './train.js';
@@ -120,6 +121,25 @@ The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the sam
     .action(async (model: string, options) => {
       const { runPredict } = await import('./predict.js');
       process.exitCode = await runPredict(model, options);
+    });
+
+  program
+    .command('noise-sweep')
+    .description(
+      'what a sinusoid on the input costs classifiers or regressors, by its frequency; the worst on the test',
+    )
+    .argument('<models...>', 'folders of runs, checkpoints or exported models')
+    .option('--amplitude <x>', 'root mean square of the noise over that of each sequence', number, 0.1)
+    .option('--frequencies <n>', 'frequencies to try, up to pi radians per step', integer, 64)
+    .option('--sequences <n>', 'sequences of the validation part to try them on', integer, 256)
+    .option('--batch-size <n>', 'sequences per batch', integer, 32)
+    .option('--seed <n>', 'the same seed gives the same phases', integer, 0)
+    .option('--plot <file>', 'draw the figures by frequency (SVG; needs the package echarts)')
+    .option('--json', 'print one JSON array', false)
+    .addOption(backendOption())
+    .action(async (models: string[], options: NoiseSweepFlags) => {
+      const { runNoiseSweep } = await import('./noiseSweep.js');
+      process.exitCode = await runNoiseSweep(models, options);
     });
 
   program

@@ -21,6 +21,7 @@ export * from './data/index.js';
 export { bitsPerByte, type EvaluateOptions, type Evaluation, evaluate, gzipBitsPerByte } from './evaluate.js';
 export { TrainingDivergedError, type TrainOptions, type TrainResult, train } from './loop.js';
 export { MetricsLog, type MetricsRow } from './metrics.js';
+export { type NoiseSweep, type NoiseSweepOptions, noiseSweep } from './noiseSweep.js';
 export {
   createModel,
   createSequenceModel,

@@ -350,6 +350,18 @@ describe('the command line', () => {
     );
   });
 
+  test('noise-sweep: a row for each model, or all figures', async () => {
+    const flags = ['--amplitude', '3', '--frequencies', '3', '--sequences', '12', '--batch-size', '4'];
+    const { stdout, stderr } = await cli('noise-sweep', 'run', 'run', ...flags);
+    expect(stderr).toBe('');
+    const rows = stdout.trim().split('\n').slice(2);
+    expect(rows).toHaveLength(2);
+    expect(rows[0]).toMatch(/^\| run\S* \| [\d.]+ \| [\d.]+ \| [\d.]+ \| [\d.]+ \|$/);
+    const [json] = JSON.parse((await cli('noise-sweep', 'run', '--json', ...flags)).stdout);
+    expect(json).toMatchObject({ amplitude: 3, clean: { sequences: 20 }, noisy: { sequences: 20 } });
+    expect(json.sweep.map((x: { evaluation: { sequences: number } }) => x.evaluation.sequences)).toEqual([12, 12, 12]);
+  });
+
   test('predict: a line for each sequence, labels or not', async () => {
     writeFileSync(join(cwd, 'new.jsonl'), '{"x":[3,3,3,3,3]}\n{"x":[-3,-3,-3],"y":0}');
     const { stdout, stderr } = await cli('predict', 'run', '--data', 'new.jsonl', '--probabilities');
