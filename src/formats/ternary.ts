@@ -1,0 +1,95 @@
+/**
+ * Matrices of -1, 0 and 1 as bytes, with u = value + 1. `2bit`: four to a byte, u0 | u1 << 2 | u2 << 4 | u3 << 6; `base3`: five to a byte,
+ * u0 + 3 u1 + 9 u2 + 27 u3 + 81 u4 (1.6 bits each). Rows begin at whole bytes and are filled up with zeros (u = 1).
+ */
+
+export type TernaryEncoding = '2bit' | 'base3';
+
+export interface TernaryPacking {
+  /** Default `2bit`. */
+  encoding?: TernaryEncoding;
+  /** Rows are filled up to a multiple of so many bytes; default 1. */
+  align?: number;
+}
+
+const PER_BYTE = { '2bit': 4, base3: 5 } as const;
+
+/** Bytes of one row of `columns` values. */
+export function packedRowBytes(columns: number, { encoding = '2bit', align = 1 }: TernaryPacking = {}): number {
+  if (!Number.isInteger(align) || align < 1)
+    throw new RangeError(`packTernary: align must be a positive integer, got ${align}`);
+  const perByte = PER_BYTE[encoding];
+  if (!perByte) throw new RangeError(`packTernary: encoding must be one of '2bit', 'base3', got '${encoding}'`);
+  return align * Math.ceil(columns / perByte / align);
+}
+
+/**
+ * @param values row by row, each -1, 0 or 1
+ * @param shape [rows, columns]
+ * @throws RangeError for another value or number of values, or an unknown option
+ */
+export function packTernary(
+  values: ArrayLike<number>,
+  shape: readonly [number, number],
+  packing: TernaryPacking = {},
+): Uint8Array {
+  const [rows, columns] = shape;
+  const stride = packedRowBytes(columns, packing);
+  if (values.length !== rows * columns)
+    throw new RangeError(`packTernary: a matrix [${shape}] holds ${rows * columns} values, got ${values.length}`);
+  const [perByte, base] = radix(packing);
+  const bytes = new Uint8Array(rows * stride);
+  for (let at = 0; at < bytes.length; at++) {
+    const [row, first] = [Math.floor(at / stride), (at % stride) * perByte];
+    for (let j = perByte - 1; j >= 0; j--) {
+      const column = first + j;
+      const value = column < columns ? values[row * columns + column] : 0;
+      if (value !== -1 && value !== 0 && value !== 1)
+        throw new RangeError(
+          `packTernary: every value must be -1, 0 or 1, got ${value} in row ${row}, column ${column}`,
+        );
+      bytes[at] = bytes[at] * base + value + 1;
+    }
+  }
+  return bytes;
+}
+
+/**
+ * The inverse of `packTernary`.
+ * @returns values row by row, each -1, 0 or 1
+ * @throws RangeError for another number of bytes, or a byte that no values give
+ */
+export function unpackTernary(
+  bytes: Uint8Array,
+  shape: readonly [number, number],
+  packing: TernaryPacking = {},
+): Int8Array {
+  const [rows, columns] = shape;
+  const stride = packedRowBytes(columns, packing);
+  if (bytes.length !== rows * stride)
+    throw new RangeError(`unpackTernary: a matrix [${shape}] takes ${rows * stride} bytes, got ${bytes.length}`);
+  const [perByte, base] = radix(packing);
+  const values = new Int8Array(rows * columns);
+  for (let at = 0; at < bytes.length; at++) {
+    const [row, first] = [Math.floor(at / stride), (at % stride) * perByte];
+    let rest = bytes[at];
+    for (let j = 0; j < perByte; j++) {
+      const u = rest % base;
+      rest = (rest - u) / base;
+      if (u === 3) throw corrupt(bytes[at], at);
+      if (first + j < columns) values[row * columns + first + j] = u - 1;
+    }
+    if (rest > 0) throw corrupt(bytes[at], at);
+  }
+  return values;
+}
+
+/** Values in a byte, and what one place is worth over the one before. */
+function radix({ encoding = '2bit' }: TernaryPacking): [perByte: number, base: number] {
+  return [PER_BYTE[encoding], encoding === '2bit' ? 4 : 3];
+}
+
+const corrupt = (byte: number, at: number) =>
+  new RangeError(
+    `unpackTernary: byte ${at} is ${byte}, which no values give; the data are damaged or of another encoding`,
+  );
