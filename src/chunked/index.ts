@@ -14,12 +14,16 @@ export {
   type BitLinearInputs,
   type BitLinearOptions,
   bitLinear,
+  type PackedWeight,
+  packedBitLinear,
+  packWeight,
   type QuantisedActivations,
   type QuantisedWeight,
   quantiseActivations,
   quantiseWeight,
   roundedActivations,
   roundedWeight,
+  unpackWeight,
 } from './bitLinear/index.js';
 export {
   type CausalConv1dInputs,

@@ -136,3 +136,30 @@ const roundedWeight = fusedOp<'weight', object>({
     return [out];
   },
 });
+
+export function fusedPackedBitLinear(
+  inputs: { x: tf.Tensor; norm?: tf.Tensor; data: tf.Tensor; scale: tf.Tensor },
+  eps: number,
+): tf.Tensor {
+  return packedProduct(inputs, { eps })[0];
+}
+
+const packedProduct = fusedOp<'x' | 'norm' | 'data' | 'scale', { eps: number }, 'norm'>({
+  name: 'BitPackedLinear',
+  inputs: ['x', 'norm', 'data', 'scale'],
+  forward(ctx, { x, norm, data, scale }, { eps }) {
+    const [rows, I] = rowsAndWidth(x);
+    const [O, words] = data.shape;
+    const [out, padded] = [ctx.out([...x.shape.slice(0, -1), O]), 16 * words];
+    const ofWeight = new Float32Array(ctx.memory.buffer, ctx.ptr(scale), 1)[0];
+    ctx.scratch(4 * rows * (I + 2) + rows * padded, (bytes) => {
+      const values = bytes + rows * padded;
+      const [scales, sums] = [values + 4 * rows * I, values + 4 * rows * (I + 1)];
+      ctx.kernels.bitQuantiseRows(ctx.ptr(x), ctx.ptr(norm), values, scales, rows, I, eps, 1, 0);
+      ctx.kernels.bitInterleave(values, bytes, sums, rows, I, padded);
+      const [weights, to] = [ctx.ptr(data), ctx.ptr(out)];
+      ctx.kernels.bitPackedProduct(bytes, sums, scales, weights, to, rows, O, padded, ofWeight);
+    });
+    return [out];
+  },
+});

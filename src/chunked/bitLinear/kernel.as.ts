@@ -92,3 +92,97 @@ export function bitDivide(x: usize, n: i32, divisor: f32): void {
   for (let p: usize = 0; p < full; p += 16) v128.store(x + p, f32x4.div(v128.load(x + p), d));
   if (n & 3) storeN(x + full, f32x4.div(loadN(x + full, n & 3), d), n & 3);
 }
+
+/**
+ * Rows of whole numbers (floats, D of them) as int8 in the order of packed weights, `padded` (a multiple of 64) bytes a row: number i of 64
+ * goes to byte 16 (i mod 4) + i / 4, so that the lanes of (weights >> 2k) & 3 meet those of part k. `sums` gets the sum of each row.
+ */
+export function bitInterleave(values: usize, bytes: usize, sums: usize, rows: i32, D: i32, padded: i32): void {
+  memory.fill(bytes, 0, <usize>rows * <usize>padded);
+  for (let row = 0; row < rows; row++, bytes += padded, sums += 4) {
+    let sum = 0;
+    for (let i = 0; i < D; i++, values += 4) {
+      const value = <i32>load<f32>(values);
+      store<i8>(bytes + (i & ~63) + ((i & 3) << 4) + ((i & 63) >> 2), <i8>value);
+      sum += value;
+    }
+    store<i32>(sums, sum);
+  }
+}
+
+/**
+ * out [rows, O] = (sum of y u - sum of y) / (scale of the row * scale), u = weight + 1 in two bits, 64 weights in 16 bytes. A block of 64 adds at
+ * most 8 * 256 to a lane of 16 bits, then it goes into one of 32.
+ */
+export function bitPackedProduct(
+  bytes: usize, sums: usize, scales: usize, packed: usize, out: usize, rows: i32, O: i32, padded: i32, scale: f32,
+): void {
+  let row = 0;
+  for (; row + 4 <= rows; row += 4) {
+    fourRows(bytes, sums, scales, packed, out, O, padded, scale);
+    bytes += padded << 2;
+    sums += 16;
+    scales += 16;
+    out += <usize>O << 4;
+  }
+  for (; row < rows; row++, bytes += padded, sums += 4, scales += 4, out += <usize>O << 2)
+    oneRow(bytes, load<i32>(sums), load<f32>(scales) * scale, packed, out, O, padded);
+}
+
+function oneRow(bytes: usize, sum: i32, divisor: f32, packed: usize, out: usize, O: i32, padded: i32): void {
+  for (let o = 0; o < O; o++) {
+    let acc = i32x4.splat(0);
+    for (let p = 0; p < padded; p += 64, packed += 16) {
+      const w = v128.load(packed);
+      acc = addBlock(acc, bytes + p, part(w, 0), part(w, 2), part(w, 4), part(w, 6));
+    }
+    store<f32>(out + (<usize>o << 2), <f32>(sumOf(acc) - sum) / divisor);
+  }
+}
+
+function fourRows(bytes: usize, sums: usize, scales: usize, packed: usize, out: usize, O: i32, padded: i32, scale: f32): void {
+  const stride = <usize>O << 2, b1 = bytes + padded, b2 = b1 + padded, b3 = b2 + padded;
+  for (let o = 0; o < O; o++, out += 4) {
+    let acc0 = i32x4.splat(0), acc1 = acc0, acc2 = acc0, acc3 = acc0;
+    for (let p = 0; p < padded; p += 64, packed += 16) {
+      const w = v128.load(packed), u0 = part(w, 0), u1 = part(w, 2), u2 = part(w, 4), u3 = part(w, 6);
+      acc0 = addBlock(acc0, bytes + p, u0, u1, u2, u3);
+      acc1 = addBlock(acc1, b1 + p, u0, u1, u2, u3);
+      acc2 = addBlock(acc2, b2 + p, u0, u1, u2, u3);
+      acc3 = addBlock(acc3, b3 + p, u0, u1, u2, u3);
+    }
+    store<f32>(out, <f32>(sumOf(acc0) - load<i32>(sums)) / (load<f32>(scales) * scale));
+    store<f32>(out + stride, <f32>(sumOf(acc1) - load<i32>(sums, 4)) / (load<f32>(scales, 4) * scale));
+    store<f32>(out + 2 * stride, <f32>(sumOf(acc2) - load<i32>(sums, 8)) / (load<f32>(scales, 8) * scale));
+    store<f32>(out + 3 * stride, <f32>(sumOf(acc3) - load<i32>(sums, 12)) / (load<f32>(scales, 12) * scale));
+  }
+}
+
+/** Sixteen weights: two bits of each byte. What a shift of 16 bits brings in from the next byte is masked away. */
+// @ts-ignore: decorator
+@inline
+function part(w: v128, shift: i32): v128 {
+  return v128.and(i16x8.shr_u(w, shift), i8x16.splat(3));
+}
+
+// @ts-ignore: decorator
+@inline
+function addBlock(acc: v128, y: usize, u0: v128, u1: v128, u2: v128, u3: v128): v128 {
+  const low = i16x8.add(dot(v128.load(y), u0), dot(v128.load(y, 16), u1));
+  const high = i16x8.add(dot(v128.load(y, 32), u2), dot(v128.load(y, 48), u3));
+  return i32x4.add(acc, i32x4.extadd_pairwise_i16x8_s(i16x8.add(low, high)));
+}
+
+/** Eight sums of two products of int8 and u <= 2. */
+// @ts-ignore: decorator
+@inline
+function dot(y: v128, u: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return i16x8.relaxed_dot_i8x16_i7x16_s(y, u);
+  return i16x8.add(i16x8.extmul_low_i8x16_s(y, u), i16x8.extmul_high_i8x16_s(y, u));
+}
+
+// @ts-ignore: decorator
+@inline
+function sumOf(x: v128): i32 {
+  return i32x4.extract_lane(x, 0) + i32x4.extract_lane(x, 1) + i32x4.extract_lane(x, 2) + i32x4.extract_lane(x, 3);
+}

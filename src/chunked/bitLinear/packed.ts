@@ -1,0 +1,67 @@
+/** BitLinear from a packed weight, for inference: two bits a weight in memory, sums of int8 in integers. */
+import * as tf from '@tensorflow/tfjs';
+import { packedRowBytes, packTernary, unpackTernary } from '../../formats/ternary.js';
+import { checkDtype, checkGiven, checkShapes } from '../check.js';
+import { isFused, type PlainForm } from '../form.js';
+import { checkEps } from '../rmsNorm/rootNorm.js';
+import { lastAxis } from '../rows.js';
+import { fusedPackedBitLinear } from './fused.js';
+import { quantiseActivations, quantiseWeight } from './quantise.js';
+
+/** A ternary weight: `data` int32 [O, n], rows of two-bit codes filled up to 64 weights; `scale` [], what W was multiplied by. */
+export interface PackedWeight {
+  data: tf.Tensor;
+  scale: tf.Tensor;
+  /** [O, I] */
+  shape: [number, number];
+}
+
+/** 64 weights: what the kernel reads at once. */
+const packing = { encoding: '2bit', align: 16 } as const;
+
+/** The weight [O, I] rounded as `bitLinear` rounds it, 16 weights to an int32. The caller owns `data` and `scale`. */
+export function packWeight(weight: tf.Tensor): PackedWeight {
+  const { values, scale } = quantiseWeight(weight);
+  const shape = weight.shape as [number, number];
+  const bytes = packTernary(values.dataSync(), shape, packing);
+  values.dispose();
+  const data = tf.tensor2d(new Int32Array(bytes.buffer), [shape[0], packedRowBytes(shape[1], packing) / 4], 'int32');
+  return { data, scale, shape };
+}
+
+/** The ternary weight as floats -1, 0 and 1, [O, I]. */
+export function unpackWeight({ data, shape }: PackedWeight): tf.Tensor {
+  const words = data.dataSync() as Int32Array;
+  const bytes = new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
+  return tf.tensor2d(Float32Array.from(unpackTernary(bytes, shape, packing)), shape);
+}
+
+/**
+ * `bitLinear` with the weight that was packed: the same to the last bit on wasm, where the weight is read as it lies. No gradient.
+ * @param inputs x [..., I], norm [I] (ones if absent), float32; weight from `packWeight`
+ * @returns [..., O]
+ * @throws RangeError for shapes that do not fit
+ */
+export function packedBitLinear(
+  { x, weight, norm }: { x: tf.Tensor; weight: PackedWeight; norm?: tf.Tensor },
+  { eps = 1e-6, form = 'auto' }: { eps?: number; form?: PlainForm } = {},
+): tf.Tensor {
+  const [O, I] = weight.shape;
+  checkGiven('packedBitLinear', { x });
+  checkDtype('packedBitLinear', { x, norm });
+  checkShapes('packedBitLinear', {
+    norm: [norm, [I]],
+    'weight.data': [weight.data, [O, packedRowBytes(I, packing) / 4]],
+  });
+  if (lastAxis('packedBitLinear', x) !== I)
+    throw new RangeError(`packedBitLinear: x must have shape [...,${I}], got [${x.shape}]`);
+  checkEps('packedBitLinear', eps);
+  if (isFused('packedBitLinear', form))
+    return fusedPackedBitLinear({ x, norm, data: weight.data, scale: weight.scale }, eps);
+  return tf.tidy(() => {
+    const { values, scale } = quantiseActivations({ x, norm }, { eps, form });
+    const sums = tf.matMul(tf.reshape(values, [-1, I]), unpackWeight(weight) as tf.Tensor2D, false, true);
+    const out = tf.div(sums, tf.mul(tf.reshape(scale, [-1, 1]), weight.scale));
+    return tf.reshape(out, [...x.shape.slice(0, -1), O]);
+  });
+}
