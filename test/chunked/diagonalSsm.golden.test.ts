@@ -53,7 +53,7 @@ function replay(entry: GoldenEntry, options: DiagonalSsmOptions): void {
   for (const [name, gradient] of Object.entries(grads)) got[`grad_${name}`] = gradient;
   const stored = Object.keys(entry.outputs).filter((name) => !name.startsWith('K'));
   expect(Object.keys(got).sort()).toEqual(stored.sort());
-  for (const [name, x] of Object.entries(got)) expectStored(entry, name, x, file[name]);
+  for (const [name, x] of Object.entries(got)) expectStored(entry, options.form as string, name, x, file[name]);
 }
 
 /** u = 1, 0, 0, ...: o is the kernel, T tokens of all channels. */
@@ -68,17 +68,24 @@ function impulse(entry: GoldenEntry, name: string): void {
   const given = { u, ...modes(own), b: own.B, c: own.C };
   for (const form of forms) {
     const { o } = diagonalSsm(given, { discretisation: rule as 'zoh', form });
-    expectStored(entry, name, tf.transpose(o.reshape([T as number, H])), file[name]);
+    expectStored(entry, form, name, tf.transpose(o.reshape([T as number, H])), file[name]);
   }
 }
 
 /**
- * Over the stored bounds, which one float32 implementation set; ours, in five forms on two backends, comes to 3.4 of them. What is worst is the
- * gradient on log_A_real of s4d_conv_zoh_legs at the fastest mode: rounding zeta, of 8 radians, to float32 alone moves it by 1.2 of the bound.
+ * The stored bounds hold but for one gradient: the recurrence multiplies by exp(zeta) as rounded to float32, 50 times over, which comes to 1.30 of the
+ * bound (cpu) and 1.18 (wasm). Rounding zeta to float32, as all forms do, comes to 0.94 of it, and dt, an input here, to 0.23.
  */
-const SLACK = 4;
+const OVER: Record<string, number> = { 'recurrent s4d_conv_zoh_legs.safetensors grad_log_A_real': 1.35 };
 
-function expectStored({ tolerances }: GoldenEntry, name: string, got: tf.Tensor, want: tf.Tensor): void {
+function expectStored(
+  { file, tolerances }: GoldenEntry,
+  form: string,
+  name: string,
+  got: tf.Tensor,
+  want: tf.Tensor,
+): void {
   const { max_abs, max_ref } = tolerances[name];
-  expectClose(name, got, want, (SLACK * max_abs) / Math.max(1, max_ref));
+  const bound = (OVER[`${form} ${file} ${name}`] ?? 1) * max_abs;
+  expectClose(name, got, want, bound / Math.max(1, max_ref));
 }

@@ -2,7 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { cutEnd, pad } from '../chunks.js';
 import { unstack } from '../unstack.js';
-import { add, type Complex, counted, joined, map, parts, powers, times } from './complex.js';
+import { add, type Complex, counted, joined, map, moved, parts, powers, times, transition } from './complex.js';
 import { inputWeights, read, type StateForm, type StateInputs, withSkip } from './states.js';
 
 /** A whole number of chunks for each sequence; `last`: tokens of the final chunk. */
@@ -23,7 +23,7 @@ export const chunkDiagonalSsm: StateForm = (inputs, { factor, chunkSize, final }
   const E = powers(parts(zeta), counted(Q + 1)); // [Q + 1, H, M]
   const whole = pad(u, 1, [0, chunks * Q - T]);
   const tokens = tf.transpose(whole.reshape([B * chunks, Q, H]), [2, 0, 1]); // [H, B * chunks, Q]
-  const { before, after } = chunkStates(tokens, E, bbar, initialState, B, cut);
+  const { before, after } = chunkStates(tokens, zeta, E, bbar, initialState, B, cut);
 
   const c = parts(inputs.c);
   const out = times(
@@ -56,12 +56,13 @@ export function finalStateOf(
   const tokens = tf.transpose(pad(u, 1, [0, chunks * Q - T]).reshape([B * chunks, Q, H]), [2, 0, 1]);
   const cut = { chunks, Q, last: T - (chunks - 1) * Q };
   const E = powers(parts(zeta), counted(Q + 1));
-  return joined(chunkStates(tokens, E, inputWeights(inputs), initialState, B, cut).after);
+  return joined(chunkStates(tokens, zeta, E, inputWeights(inputs), initialState, B, cut).after);
 }
 
 /** The states before every chunk, [H, B * chunks, M], and after the last token, [B, H, M]. */
 function chunkStates(
   tokens: tf.Tensor,
+  zeta: tf.Tensor,
   E: Complex,
   bbar: Complex,
   initialState: tf.Tensor | undefined,
@@ -76,11 +77,11 @@ function chunkStates(
   const perChannel = map(into, (x) => tf.transpose(x, [1, 0, 2])); // [H, Q, M]
   const byChunk = (x: tf.Tensor) => unstack(tf.transpose(x, [1, 0, 2]).reshape([B, chunks, H * M]));
   const writes = map2(perChannel, (x) => byChunk(tf.matMul(tokens, x)));
-  const over = (n: number) => map(E, (e) => rows(e, n, 1).reshape([1, H, M]));
   let x: Complex = initialState ? parts(initialState) : { re: tf.zeros([B, H, M]), im: tf.zeros([B, H, M]) };
   const before = [x];
+  const whole = transition(parts(zeta), Q);
   for (let n = 0; n + 1 < chunks; n++) {
-    x = add(times(over(Q), x), { re: writes.re[n].reshape([B, H, M]), im: writes.im[n].reshape([B, H, M]) });
+    x = add(moved(whole, x), { re: writes.re[n].reshape([B, H, M]), im: writes.im[n].reshape([B, H, M]) });
     before.push(x);
   }
   const join = (part: 're' | 'im') => {
@@ -94,7 +95,10 @@ function chunkStates(
     const own = tf.slice(part, [0, Q - last, 0], [H, last, M]);
     return tf.transpose(tf.matMul(lastTokens, own), [1, 0, 2]);
   });
-  return { before: { re: join('re'), im: join('im') }, after: add(times(over(last), x), write) };
+  return {
+    before: { re: join('re'), im: join('im') },
+    after: add(moved(last === Q ? whole : transition(parts(zeta), last), x), write),
+  };
 }
 
 /** Rows start .. start + count - 1 of x [L, H, M]. */

@@ -39,7 +39,7 @@ export interface DiscretiseSizes {
  * Transitions and input factors of diagonal modes, to float32 accuracy however small a step is (S4D, Gu et al. 2022,
  * https://arxiv.org/abs/2206.11893, section 3; S5, https://arxiv.org/abs/2208.04933, section 3). With z = dt a:
  *
- * - zoh: zeta = z, psi = (e^z - 1) / a, which is dt for a = 0;
+ * - zoh: zeta = z less whole turns (only exp(l zeta) with whole l is meant to be used), psi = (e^z - 1) / a, which is dt for a = 0;
  * - bilinear: exp(zeta) = (1 + z/2) / (1 - z/2), psi = dt / (1 - z/2). z = -2 makes zeta -Infinity, its gradient is no number.
  *
  * Complex gradients are [dL/dRe, dL/dIm].

@@ -6,7 +6,7 @@
  */
 import { roundTotal } from '../wasm/lib/blockSum.as';
 import { low, pair } from '../wasm/lib/double.as';
-import { cos2, cosPart2, exp2, madd2, quarters2, remainder2, sin2, sinPart2 } from '../wasm/lib/exponential.as';
+import { cos2, cosPart2, exp2, madd2, quarters2, remainder2, sin2, sinPart2, withoutTurns2 } from '../wasm/lib/exponential.as';
 
 /** zeta and psi [rows, M, 2]. */
 export function discretiseFwd(
@@ -63,7 +63,7 @@ export function discretiseBwd(
   roundTotal(total, gA, size);
 }
 
-/** Zero-order hold: zeta = z = dt a, psi = dt (e^z - 1) / z. */
+/** Zero-order hold: zeta = z = dt a less whole turns, which float32 would round away digits for; psi = dt (e^z - 1) / z. */
 function holdPair(step: v128, re: v128, im: v128, zeta: usize, psi: usize, count: i32): void {
   const x = f64x2.mul(step, re), y = f64x2.mul(step, im), small = isSmall(x, y);
   const er = f64x2.sub(expRe(x, y), f64x2.splat(1)), ei = expIm(x, y), inverse = inverseSquare(x, y);
@@ -75,7 +75,7 @@ function holdPair(step: v128, re: v128, im: v128, zeta: usize, psi: usize, count
   }
   const pr = v128.bitselect(sr, f64x2.mul(inverse, againstRe(x, y, er, ei)), small);
   const pi = v128.bitselect(si, f64x2.mul(inverse, againstIm(x, y, er, ei)), small);
-  storeModes(zeta, x, y, count);
+  storeModes(zeta, x, withoutTurns2(y), count);
   storeModes(psi, f64x2.mul(step, pr), f64x2.mul(step, pi), count);
 }
 

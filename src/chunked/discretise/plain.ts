@@ -1,5 +1,6 @@
 /** Discretisation in TensorFlow.js ops, real and imaginary parts apart: runs and trains on every backend. */
 import * as tf from '@tensorflow/tfjs';
+import { angle, expMinus1 } from '../angles.js';
 import type { DiscretisationRule, DiscretiseInputs, DiscretiseOutput, DiscretiseSizes } from './index.js';
 
 interface Complex {
@@ -15,7 +16,7 @@ export function plainDiscretise(
   const step = tf.reshape(dt, [rows / copies, copies, each ? M : 1]);
   const part = (i: number) => tf.reshape(tf.slice(tf.reshape(a, [copies * M, 2]), [0, i], [-1, 1]), [1, copies, M]);
   const z = { re: tf.mul(step, part(0)), im: tf.mul(step, part(1)) };
-  const { zeta, psi } = rule === 'zoh' ? zeroOrderHold(z, step) : bilinear(z, step);
+  const { zeta, psi } = rule === 'zoh' ? zeroOrderHold(z, step, angle(step, part(1))) : bilinear(z, step);
   return { zeta: joined(zeta), psi: joined(psi) };
 }
 
@@ -25,14 +26,18 @@ const joined = ({ re, im }: Complex) => tf.stack([re, im], -1);
 const SERIES_BELOW = 1;
 const SERIES_DEGREE = 12;
 
-function zeroOrderHold(z: Complex, step: tf.Tensor): { zeta: Complex; psi: Complex } {
+/** `turned`: Im z less whole turns. */
+function zeroOrderHold(z: Complex, step: tf.Tensor, turned: tf.Tensor): { zeta: Complex; psi: Complex } {
   const large = tf.greaterEqual(tf.add(tf.square(z.re), tf.square(z.im)), SERIES_BELOW ** 2); // tf.less has no gradient, not even of zero
   const [zeros, ones] = [tf.zerosLike(z.re), tf.onesLike(z.re)];
   // Each branch is given numbers it can take, so that the gradient of the other one is not NaN.
   const near = expRatioSeries({ re: tf.where(large, zeros, z.re), im: tf.where(large, zeros, z.im) });
-  const far = expRatio({ re: tf.where(large, z.re, ones), im: tf.where(large, z.im, zeros) });
+  const far = expRatio(
+    { re: tf.where(large, z.re, ones), im: tf.where(large, z.im, zeros) },
+    tf.where(large, turned, zeros),
+  );
   const part = (name: 're' | 'im') => tf.mul(step, tf.where(large, far[name], near[name]));
-  return { zeta: z, psi: { re: part('re'), im: part('im') } };
+  return { zeta: { re: z.re, im: turned }, psi: { re: part('re'), im: part('im') } };
 }
 
 /** 1 + z/2 (1 + z/3 (1 + ...)). */
@@ -45,11 +50,9 @@ function expRatioSeries(z: Complex): Complex {
   return sum;
 }
 
-/** (e^z - 1) / z. */
-function expRatio(z: Complex): Complex {
-  const size = tf.exp(z.re);
-  const up = { re: tf.sub(tf.mul(size, tf.cos(z.im)), 1), im: tf.mul(size, tf.sin(z.im)) };
-  const { re, im } = times(up, { re: z.re, im: tf.neg(z.im) });
+/** (e^z - 1) / z; `turned` is Im z less whole turns. */
+function expRatio(z: Complex, turned: tf.Tensor): Complex {
+  const { re, im } = times(expMinus1(z.re, turned), { re: z.re, im: tf.neg(z.im) });
   const below = tf.add(tf.square(z.re), tf.square(z.im));
   return { re: tf.div(re, below), im: tf.div(im, below) };
 }

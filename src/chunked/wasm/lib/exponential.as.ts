@@ -63,6 +63,14 @@ export function remainder2(x: v128, quarters: v128): v128 {
   return madd2(n, f64x2.splat(-2.02226624879595063154e-21), r);
 }
 
+/** The angle less its whole turns, from -pi to pi. */
+// @ts-ignore: decorator
+@inline
+export function withoutTurns2(x: v128): v128 {
+  const turns = f64x2.sub(madd2(x, f64x2.splat(0.15915494309189535), f64x2.splat(ROUND)), f64x2.splat(ROUND));
+  return remainder2(x, madd2(turns, f64x2.splat(4), f64x2.splat(ROUND)));
+}
+
 /** sin of a remainder (the polynomial of fdlibm). */
 // @ts-ignore: decorator
 @inline
