@@ -16,6 +16,8 @@ export {
   bitLinear,
   type PackedWeight,
   packedBitLinear,
+  packedMatrix,
+  packedWeight,
   packWeight,
   type QuantisedActivations,
   type QuantisedWeight,

@@ -6,6 +6,7 @@ import { ConfigError, runConfigSchema } from '../config/index.js';
 import { blockedThreads } from '../threads/blocked.js';
 import type { NoiseSweepFlags } from './noiseSweep.js';
 import { splitOverrides } from './overrides.js';
+import type { PackFlags } from './pack.js';
 import type { SsmTransferFlags } from './ssmTransfer.js';
 import type { TrainFlags } from './train.js';
 
@@ -183,6 +184,21 @@ The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the sam
     .action(async (run: string, folder: string, options) => {
       const { runExport } = await import('./export.js');
       process.exitCode = await runExport(run, folder, options);
+    });
+
+  program
+    .command('pack')
+    .description('write a model of ternary weights for inference: two bits or less for each of them, with a card')
+    .argument(
+      '<model>',
+      'a run (of which the best checkpoint is taken), a checkpoint, or an exported or published model',
+    )
+    .argument('<folder>', 'folder to write')
+    .addOption(new Option('--bits <n>', 'bits of a ternary weight in the file').choices(['2', '1.6']).default('2'))
+    .option('--last', 'take the last checkpoint instead of the best', false)
+    .action(async (model: string, folder: string, options: PackFlags) => {
+      const { runPack } = await import('./pack.js');
+      process.exitCode = await runPack(model, folder, options);
     });
 
   program

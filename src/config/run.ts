@@ -94,6 +94,7 @@ function runProblems(raw: unknown): Problem[] {
   return [
     ...problems,
     ...stepRules(config),
+    ...packedRules(model),
     ...workerRules(config),
     ...dataRules(config),
     ...taskProblems(config),
@@ -118,6 +119,13 @@ function stepRules({ train = {} }: LenientRun): Problem[] {
       message: `warm-up and decay must fit into steps ${steps}, got ${warmupSteps} + ${decaySteps}`,
     });
   return problems;
+}
+
+function packedRules(model: unknown): Problem[] {
+  const packed = isRecord(model) ? model.packed : undefined;
+  if (packed === undefined) return [];
+  const message = `the ternary weights of a packed model cannot be trained, got ${quote(packed as string)}; leave it out to train such a model from the start`;
+  return [{ path: 'model.packed', message }];
 }
 
 function workerRules({ backend = {}, train = {} }: LenientRun): Problem[] {

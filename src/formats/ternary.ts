@@ -12,6 +12,17 @@ export interface TernaryPacking {
   align?: number;
 }
 
+/** A ternary matrix as bytes, outside of TensorFlow.js. */
+export interface PackedMatrix {
+  /** [rows, columns] */
+  shape: [number, number];
+  /** As `packTernary` gives them. */
+  bytes: Uint8Array;
+  packing: TernaryPacking;
+  /** What the matrix was multiplied by before it was rounded. */
+  scale: number;
+}
+
 const PER_BYTE = { '2bit': 4, base3: 5 } as const;
 
 /** Bytes of one row of `columns` values. */
@@ -82,6 +93,20 @@ export function unpackTernary(
     if (rest > 0) throw corrupt(bytes[at], at);
   }
   return values;
+}
+
+/** The same matrix in another packing, row by row: at no time is more than a row unpacked. */
+export function repackTernary({ shape, bytes, packing, scale }: PackedMatrix, into: TernaryPacking): PackedMatrix {
+  const [rows, columns] = shape;
+  const [from, to] = [packedRowBytes(columns, packing), packedRowBytes(columns, into)];
+  if (bytes.length !== rows * from)
+    throw new RangeError(`repackTernary: a matrix [${shape}] takes ${rows * from} bytes, got ${bytes.length}`);
+  const out = new Uint8Array(rows * to);
+  for (let row = 0; row < rows; row++) {
+    const values = unpackTernary(bytes.subarray(row * from, (row + 1) * from), [1, columns], packing);
+    out.set(packTernary(values, [1, columns], into), row * to);
+  }
+  return { shape, bytes: out, packing: into, scale };
 }
 
 /** Values in a byte, and what one place is worth over the one before. */

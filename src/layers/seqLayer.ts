@@ -1,7 +1,8 @@
 /** The contract of every layer here: a `tf.layers.Layer` whose `forward` takes a state in and gives a state out. */
 import * as tf from '@tensorflow/tfjs';
 import { checkCuSeqlens, checkDtype, checkOneOf, checkShapes } from '../chunked/check.js';
-import { bitLinear, linear, linearAll } from '../chunked/index.js';
+import { bitLinear, linear, linearAll, type PackedWeight, packedBitLinear, packedWeight } from '../chunked/index.js';
+import type { PackedMatrix } from '../formats/ternary.js';
 import { Rng } from '../rng.js';
 
 /** What a layer remembers of the past: named tensors, owned by the caller. */
@@ -30,6 +31,8 @@ export interface WeightSpec {
   kind: 'matrix' | 'bias' | 'norm' | 'other';
   /** How many inputs one output sums over; the stand-alone start is uniform within +-1/sqrt(fanIn). */
   fanIn?: number;
+  /** Multiplied by `bitLinear`, with the norm that stands beside it: it may be packed. */
+  ternary?: boolean;
   /** A start of its own, stand-alone and inside a model. */
   init?: (rng: Rng, size: number) => Float32Array;
   /** The share of it that one token uses; default 1. */
@@ -58,6 +61,9 @@ export interface StateSpec {
 
 /** Start value of a weight. */
 export type WeightInit = (name: string, spec: WeightSpec) => Float32Array;
+
+/** The packed form of a ternary weight, or undefined where it is not packed. */
+export type PackedStart = (name: string) => PackedMatrix | undefined;
 
 /** Arguments every TensorFlow.js layer takes (`name`, `inputShape`, `trainable`, ...). */
 export type TfLayerArgs = NonNullable<ConstructorParameters<typeof tf.layers.Layer>[0]>;
@@ -91,7 +97,9 @@ export abstract class SeqLayer<O extends { hiddenSize: number } = { hiddenSize: 
   /** All options, defaults filled in; JSON-safe. */
   readonly options: Readonly<O>;
   readonly #variables = new Map<string, tf.Variable>();
+  readonly #packed = new Map<string, PackedWeight>();
   #init: WeightInit | undefined;
+  #given: PackedStart | undefined;
   #onlyBuild = false;
 
   protected constructor(args: LayerArgs<O>, defaults: Omit<O, 'hiddenSize'>) {
@@ -147,17 +155,25 @@ export abstract class SeqLayer<O extends { hiddenSize: number } = { hiddenSize: 
     return new Map(this.#variables);
   }
 
-  /** Creates the weights now, with the given start values; without them each is seeded uniform (see `WeightSpec.fanIn`). */
-  buildWith(init?: WeightInit, x?: tf.Tensor): void {
+  /** The ternary matrices that are packed, by their names in published checkpoints; they are no weights of TensorFlow.js. */
+  packedByName(): ReadonlyMap<string, PackedWeight> {
+    return this.#packed;
+  }
+
+  /**
+   * Creates the weights now, with the given start values; without them each is seeded uniform (see `WeightSpec.fanIn`).
+   * @param packed ternary matrices to keep packed, for inference; undefined for a name that is not
+   */
+  buildWith(init?: WeightInit, x?: tf.Tensor, packed?: PackedStart): void {
     if (this.built) throw new Error(`${this.label}: is already built; give start values before its first use`);
-    this.#init = init;
+    [this.#init, this.#given] = [init, packed];
     this.#onlyBuild = true;
     try {
       // `apply` is the only way into TensorFlow.js' name scope, which makes the weights' names unique when a model is saved.
       tf.tidy(() => void this.apply(x ?? this.buildInput()));
     } finally {
       this.#onlyBuild = false;
-      this.#init = undefined;
+      [this.#init, this.#given] = [undefined, undefined];
     }
   }
 
@@ -165,6 +181,11 @@ export abstract class SeqLayer<O extends { hiddenSize: number } = { hiddenSize: 
     this.checkInput((Array.isArray(inputShape[0]) ? inputShape[0] : inputShape) as (number | null)[]);
     const init = this.#init ?? this.#standaloneInit();
     for (const [name, spec] of Object.entries(this.weightSpecs())) {
+      const packed = spec.ternary && this.#given?.(name);
+      if (packed) {
+        this.#packed.set(name, keepPacked(packed));
+        continue;
+      }
       const initializer = { apply: () => tf.tensor(init(name, spec), spec.shape, 'float32') };
       const weight = this.addWeight(name, spec.shape, 'float32', initializer as unknown as AddWeightInitializer);
       this.#variables.set(name, weight.read() as tf.Variable);
@@ -174,6 +195,11 @@ export abstract class SeqLayer<O extends { hiddenSize: number } = { hiddenSize: 
 
   override computeOutputShape(inputShape: BuildShape): (number | null)[] {
     return (Array.isArray(inputShape[0]) ? inputShape[0] : inputShape) as (number | null)[];
+  }
+
+  protected override disposeWeights(): number {
+    for (const { data, scale } of this.#packed.values()) tf.dispose([data, scale]);
+    return super.disposeWeights();
   }
 
   override getConfig(): tf.serialization.ConfigDict {
@@ -194,19 +220,23 @@ export abstract class SeqLayer<O extends { hiddenSize: number } = { hiddenSize: 
 
   /** x [B, T, I] times the matrix `name`.weight [O, I], by ternary weights where it has a norm, plus `name`.bias where there is one. */
   protected project(x: tf.Tensor, name: string): tf.Tensor {
-    const [weight, bias, norm] = [this.need(`${name}.weight`), this.weight(`${name}.bias`), this.#normOf(name)];
-    if (!norm) return linear({ x, weight, bias });
-    const y = bitLinear({ x, weight, norm });
+    const [bias, norm] = [this.weight(`${name}.bias`), this.#normOf(name)];
+    if (!norm) return linear({ x, weight: this.need(`${name}.weight`), bias });
+    const y = this.#ternary(x, name, norm);
     return bias ? tf.add(y, bias) : y;
   }
 
   /** x times each matrix of `names`, which leave out `.weight`; biases are left to the caller. */
   protected projectAll(x: tf.Tensor, names: readonly string[]): Record<string, tf.Tensor> {
-    const weights = names.map((name) => this.need(`${name}.weight`));
     const outputs = this.#normOf(names[0])
-      ? weights.map((weight, i) => bitLinear({ x, weight, norm: this.#normOf(names[i]) }))
-      : linearAll({ x, weights });
+      ? names.map((name) => this.#ternary(x, name, this.#normOf(name)))
+      : linearAll({ x, weights: names.map((name) => this.need(`${name}.weight`)) });
     return Object.fromEntries(names.map((name, i) => [name, outputs[i]]));
+  }
+
+  #ternary(x: tf.Tensor, name: string, norm: tf.Tensor | undefined): tf.Tensor {
+    const weight = this.#packed.get(`${name}.weight`);
+    return weight ? packedBitLinear({ x, weight, norm }) : bitLinear({ x, weight: this.need(`${name}.weight`), norm });
   }
 
   #normOf(name: string): tf.Variable | undefined {
@@ -284,6 +314,14 @@ export abstract class SeqLayer<O extends { hiddenSize: number } = { hiddenSize: 
       return rng.split(name).uniformArray(size, -bound, bound);
     };
   }
+}
+
+/** A packed weight that outlives the tidy it is made in. */
+export function keepPacked(matrix: PackedMatrix): PackedWeight {
+  const weight = tf.tidy(() => packedWeight(matrix) as unknown as tf.TensorContainerObject) as unknown as PackedWeight;
+  tf.keep(weight.data);
+  tf.keep(weight.scale);
+  return weight;
 }
 
 type AddWeightInitializer = Parameters<tf.layers.Layer['addWeight']>[3];

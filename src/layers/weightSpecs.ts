@@ -10,16 +10,18 @@ export interface LinearOption {
   linear: 'dense' | 'bit';
 }
 
-/** `specs`, and with `bit` the norm of each projection among them: the matrices named `*.weight`. */
+/** `specs`; with `bit` the projections among them, which are the matrices named `*.weight`, are ternary and have a norm each. */
 export function withNorms(
   linear: LinearOption['linear'],
   specs: Record<string, WeightSpec>,
 ): Record<string, WeightSpec> {
   if (linear === 'dense') return specs;
-  const norms = Object.entries(specs)
-    .filter(([name, { kind, shape }]) => kind === 'matrix' && shape.length === 2 && name.endsWith('.weight'))
-    .map(([name, { shape }]) => [name.replace(/weight$/, 'norm.weight'), normScale(shape[1])]);
-  return { ...specs, ...Object.fromEntries(norms) };
+  const matrices = Object.entries(specs).filter(
+    ([name, { kind, shape }]) => kind === 'matrix' && shape.length === 2 && name.endsWith('.weight'),
+  );
+  const ternary = matrices.map(([name, spec]) => [name, { ...spec, ternary: true }]);
+  const norms = matrices.map(([name, { shape }]) => [name.replace(/weight$/, 'norm.weight'), normScale(shape[1])]);
+  return { ...specs, ...Object.fromEntries([...ternary, ...norms]) };
 }
 
 /** A matrix [out, in]. */

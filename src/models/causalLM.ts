@@ -1,17 +1,25 @@
 /** One decoder for every language model: embedding, pre-norm blocks of a mixer and a channel mixer, final norm, head. */
 import * as tf from '@tensorflow/tfjs';
 import { checkDtype } from '../chunked/check.js';
-import { bitLinear, embedding, linear, roundedActivations, roundedWeight } from '../chunked/index.js';
+import {
+  bitLinear,
+  embedding,
+  linear,
+  type PackedWeight,
+  packedBitLinear,
+  roundedActivations,
+  roundedWeight,
+} from '../chunked/index.js';
 import { recomputed } from '../chunked/recomputed.js';
 import type { ForwardOptions, LayerState, SeqLayer } from '../layers/index.js';
 import type { Rng } from '../rng.js';
 import type { AnyModelConfig } from './anyConfig.js';
 import { type ModelConfig, type ModelConfigInput, resolveModelConfig } from './config.js';
 import { createDecoder, type Decoder, HEAD, HEAD_NORM, layersOf, partsOf, TABLE } from './decoder.js';
-import { type HeadInputs, headLoss, headScore } from './headLoss.js';
+import { type HeadInputs, type HeadRows, headLoss, headScore, headScoreLoss } from './headLoss.js';
 import { initialWeights } from './initialWeights.js';
 import { ofLayer, runBlock, runLayers } from './layerRange.js';
-import { type NamedArrays, TrainableModel } from './trainableModel.js';
+import { type NamedArrays, type PackedArrays, TrainableModel, WeightsError } from './trainableModel.js';
 
 /** What a model remembers of the tokens it has read: the state of each layer's mixer. The caller owns the tensors. */
 export type ModelState = LayerState[];
@@ -21,6 +29,8 @@ export interface CausalLMOptions {
   seed?: number | string;
   /** Start from these instead, as `loadWeights` takes them: saves drawing random ones. */
   weights?: NamedArrays;
+  /** Of a packed model, whose config says so: its ternary matrices; `weights` are the others. */
+  packed?: PackedArrays;
 }
 
 export interface CausalLMForwardOptions {
@@ -62,17 +72,19 @@ export class CausalLM extends TrainableModel {
   readonly config: ModelConfig;
   readonly #decoder: Decoder;
   /** [V, D]: the output projection. */
-  readonly #head: tf.Variable<tf.Rank.R2>;
+  readonly #head: tf.Variable<tf.Rank.R2> | PackedWeight;
   /** [D]: the scale of its norm, where it is ternary. */
   readonly #headNorm: tf.Variable | undefined;
 
   /** @throws ConfigError that lists everything wrong with the config (that of a classifier is wrong), WeightsError as `loadWeights` does */
-  constructor(input: ModelConfigInput | AnyModelConfig = {}, { seed = 0, weights }: CausalLMOptions = {}) {
+  constructor(input: ModelConfigInput | AnyModelConfig = {}, { seed = 0, weights, packed }: CausalLMOptions = {}) {
     const config = resolveModelConfig(input);
+    checkMark(config, packed);
     const decoder = createDecoder(config);
-    super('CausalLM', partsOf(config, decoder), initialWeights(seed, config.initializerRange), weights);
+    super('CausalLM', partsOf(config, decoder), initialWeights(seed, config.initializerRange), weights, packed);
     [this.config, this.#decoder] = [config, decoder];
-    this.#head = this.weights.get(config.tieEmbeddings ? TABLE : HEAD) as tf.Variable<tf.Rank.R2>;
+    const head = config.tieEmbeddings ? TABLE : HEAD;
+    this.#head = this.packed.get(head) ?? (this.weights.get(head) as tf.Variable<tf.Rank.R2>);
     this.#headNorm = this.weights.get(HEAD_NORM);
   }
 
@@ -96,8 +108,9 @@ export class CausalLM extends TrainableModel {
   }
 
   #logits(x: tf.Tensor): tf.Tensor {
-    const norm = this.#headNorm;
-    return norm ? bitLinear({ x, weight: this.#head, norm }) : linear({ x, weight: this.#head });
+    const [weight, norm] = [this.#head, this.#headNorm];
+    if (!(weight instanceof tf.Tensor)) return packedBitLinear({ x, weight, norm });
+    return norm ? bitLinear({ x, weight, norm }) : linear({ x, weight });
   }
 
   /**
@@ -132,7 +145,10 @@ export class CausalLM extends TrainableModel {
    * @param targets [B, T] int32: the token after each input
    */
   loss(inputs: tf.Tensor, targets: tf.Tensor, { ignoreIndex, ...options }: LossOptions = {}): tf.Scalar {
-    return tf.tidy(() => headLoss(this.#scored('loss', inputs, targets, options), { ignoreIndex }));
+    return tf.tidy(() => {
+      const rows = this.#scored('loss', inputs, targets, options);
+      return 'weight' in rows ? headLoss(rows, { ignoreIndex }) : headScoreLoss(rows, { ignoreIndex });
+    });
   }
 
   /**
@@ -145,16 +161,22 @@ export class CausalLM extends TrainableModel {
     targets: tf.Tensor,
     { ignoreIndex, ...options }: Omit<LossOptions, 'recompute' | 'training'> = {},
   ): { loss: tf.Scalar; hits: tf.Scalar } {
-    return tf.tidy(() => headScore(this.#scored('score', inputs, targets, options), { ignoreIndex }));
+    return tf.tidy(() => {
+      const rows = this.#scored('score', inputs, targets, options);
+      if (!('weight' in rows)) return headScore(rows, { ignoreIndex });
+      const { x, weight, targets: wanted } = rows;
+      const project = (x: tf.Tensor2D) => linear({ x, weight }) as tf.Tensor2D;
+      return headScore({ x, project, vocabSize: this.config.vocabSize, targets: wanted }, { ignoreIndex });
+    });
   }
 
-  /** What the head is to score: normed rows [N, D] and their targets [N]. */
+  /** What the head is to score: normed rows [N, D] and their targets [N]; a packed head multiplies by itself. */
   #scored(
     method: string,
     inputs: tf.Tensor,
     targets: tf.Tensor,
     { recompute, positions, ...options }: Omit<LossOptions, 'ignoreIndex'>,
-  ): HeadInputs {
+  ): HeadInputs | HeadRows {
     this.#check(method, { inputs });
     const shape = positions ? [positions.length] : inputs.shape;
     if (!tf.util.arraysEqual(shape, targets.shape))
@@ -164,10 +186,16 @@ export class CausalLM extends TrainableModel {
     const all = tf.reshape(x, [-1, this.config.hiddenSize]);
     const rows = positions ? embedding({ ids: tf.tensor1d(positions, 'int32'), table: all }) : all;
     const normed = this.#decoder.norm.forward(tf.expandDims(rows)).y.reshape(rows.shape as [number, number]);
-    const factors = this.#headNorm
-      ? { x: roundedActivations({ x: normed, norm: this.#headNorm }), weight: roundedWeight(this.#head) }
-      : { x: normed, weight: this.#head };
-    return { ...(factors as Pick<HeadInputs, 'x' | 'weight'>), targets: tf.reshape(targets, [-1]) };
+    const wanted = tf.reshape(targets, [-1]) as tf.Tensor1D;
+    const [weight, norm] = [this.#head, this.#headNorm];
+    if (!(weight instanceof tf.Tensor)) {
+      const project = (x: tf.Tensor2D) => this.#logits(x) as tf.Tensor2D;
+      return { x: normed as tf.Tensor2D, project, vocabSize: this.config.vocabSize, targets: wanted };
+    }
+    const factors = norm
+      ? { x: roundedActivations({ x: normed, norm }), weight: roundedWeight(weight) }
+      : { x: normed, weight };
+    return { ...(factors as Pick<HeadInputs, 'x' | 'weight'>), targets: wanted };
   }
 
   /** The state before the first token. The caller owns it. */
@@ -206,6 +234,16 @@ export class CausalLM extends TrainableModel {
     if (state && state.length !== numLayers)
       throw new RangeError(`CausalLM.${method}: the state must be of ${numLayers} layers, got ${state.length}`);
   }
+}
+
+/** A config and weights must both be of a packed model, or neither. */
+function checkMark({ packed: encoding }: ModelConfig, packed: PackedArrays | undefined): void {
+  if (encoding && !packed)
+    throw new WeightsError(
+      `CausalLM: a packed model (packed: "${encoding}") is for inference and needs its packed weights; open its folder, or leave out \`packed\` to train one`,
+    );
+  if (packed && !encoding)
+    throw new WeightsError('CausalLM: packed weights need a config that says so (packed: "2bit" or "base3")');
 }
 
 /** [B, T, D] -> [B, 1, D]; packed: [1, T, D] -> [documents, 1, D] */

@@ -2,6 +2,7 @@
 import * as z from 'zod';
 import { ConfigError, formatPath, type Problem, schemaProblems } from '../config/problems.js';
 import { lenientParse, type Path } from '../config/schemaWalk.js';
+import type { TernaryEncoding } from '../formats/ternary.js';
 import { type MixerConfig, mixerDefaultsSchema, mixerSchema } from './mixers/index.js';
 import { count } from './mixers/mixer.js';
 import { type MixersInput, mixerProblems, resolveMixers } from './mixers/perLayer.js';
@@ -45,6 +46,10 @@ export const modelConfigSchema = z
       .describe(
         'bit: projections by ternary weights, also the output projection where it is not the table; default dense',
       ),
+    packed: z
+      .enum(['2bit', 'base3'])
+      .optional()
+      .describe('set by `seqmix pack`: how the ternary weights beside this file are stored; not to be trained'),
     normEps: z.number().positive().default(1e-6),
     tieEmbeddings: z.boolean().default(true).describe('the output projection is the embedding table'),
     initializerRange: z.number().positive().default(0.02).describe('standard deviation of the initial weights'),
@@ -66,6 +71,8 @@ export interface ModelConfig {
   mlp: { hiddenRatio: number; intermediateSize: number; type?: 'swiglu' | 'bit_glu'; moe?: MoeConfig };
   /** `bit`: projections by ternary weights. */
   linear?: 'dense' | 'bit';
+  /** The ternary weights are packed, in files so: the model is for inference only. */
+  packed?: TernaryEncoding;
   normEps: number;
   tieEmbeddings: boolean;
   initializerRange: number;

@@ -1,10 +1,12 @@
 /** What a config amounts to, without allocating a weight: shapes, parameters, bytes of state. */
 import * as tf from '@tensorflow/tfjs';
+import { packedRowBytes, type TernaryEncoding } from '../formats/ternary.js';
 import type { AnyModelConfig } from './anyConfig.js';
 import { type ModelConfig, type ModelConfigInput, resolveModelConfig } from './config.js';
 import { createDecoder, namedSpecs, TABLE } from './decoder.js';
 import type { MixerType } from './mixers/index.js';
 import { hasExperts } from './mlps/moe.js';
+import { ternaryShapes } from './packed.js';
 import { table } from './table.js';
 
 /** Bytes a stream's state takes. */
@@ -43,6 +45,8 @@ export interface ModelDescription {
    */
   active: { layers: number; total: number };
   layers: LayerDescription[];
+  /** Where weights are ternary: how many, and their bytes in each form they can be kept in. */
+  ternary?: { parameters: number; bytes: Record<'float32' | TernaryEncoding, number> };
   /** Every weight, in the order the data flow. */
   weights: { name: string; shape: number[]; parameters: number; active: number }[];
   /** State of one stream (batch 1), all layers together; `at` gives its bytes after so many tokens. */
@@ -77,6 +81,7 @@ export function describe(
       active: total(weights.filter(({ name }) => name.startsWith(`model.layers.${i}.`)).map(({ active }) => active)),
       state: growth((position) => mixer.stateSize(1, position)),
     })),
+    ternary: describeTernary(config),
     weights,
     state: {
       ...growth(bytesAt),
@@ -84,6 +89,16 @@ export function describe(
       ifAll: ifAll(config),
     },
   };
+}
+
+/** Each matrix takes whole bytes per row and 4 for its scale. */
+function describeTernary(config: ModelConfig): ModelDescription['ternary'] {
+  const shapes = [...ternaryShapes(config).values()];
+  if (shapes.length === 0) return undefined;
+  const parameters = total(shapes.map(([rows, columns]) => rows * columns));
+  const packed = (encoding: TernaryEncoding) =>
+    total(shapes.map(([rows, columns]) => rows * packedRowBytes(columns, { encoding }) + 4));
+  return { parameters, bytes: { float32: 4 * parameters, '2bit': packed('2bit'), base3: packed('base3') } };
 }
 
 type WeightDescription = ModelDescription['weights'][number];
@@ -134,7 +149,7 @@ const total = (numbers: number[]) => numbers.reduce((sum, n) => sum + n, 0);
 
 /** The description as a table for people. Layers that are alike are shown once. */
 export function formatDescription(description: ModelDescription): string {
-  const { config, parameters, active, layers, weights, state } = description;
+  const { config, parameters, active, layers, ternary, weights, state } = description;
   const { hiddenSize, numLayers, vocabSize, tieEmbeddings } = config;
   const { total: all, ...parts } = parameters;
   const groups = alike(layers);
@@ -144,6 +159,7 @@ export function formatDescription(description: ModelDescription): string {
   return [
     `${config.modelType}: ${n(all)} parameters; hidden size ${n(hiddenSize)}, ${n(numLayers)} layers, vocabulary ${n(vocabSize)}`,
     `active in a token: ${n(active.total)} parameters, ${n(active.layers)} without the head`,
+    ...(ternary ? [ternaryLine(config, ternary)] : []),
     '',
     ...table([
       ['part', 'parameters', 'share'],
@@ -172,6 +188,11 @@ export function formatDescription(description: ModelDescription): string {
     ...table(state.at.map(({ position, bytes }) => [`  at ${n(position)} tokens`, `${n(bytes)} bytes`])),
     ...(state.ifAll ? compared(state.perToken, state.ifAll) : []),
   ].join('\n');
+}
+
+function ternaryLine({ packed }: ModelConfig, { parameters, bytes }: NonNullable<ModelDescription['ternary']>): string {
+  const forms = `${n(bytes.float32)} bytes as float32, ${n(bytes['2bit'])} in 2 bits each, ${n(bytes.base3)} in base 3`;
+  return `ternary: ${n(parameters)} parameters; ${forms}${packed ? `; packed here (${packed})` : ''}`;
 }
 
 function compared(perToken: number, { latent, heads }: CacheComparison): string[] {

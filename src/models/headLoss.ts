@@ -19,6 +19,15 @@ export interface HeadInputs {
   targets: tf.Tensor1D;
 }
 
+/** Rows to be scored, the projection of some of them to logits [n, V], and targets [N] int32. */
+export interface HeadRows {
+  /** [N, D] */
+  x: tf.Tensor2D;
+  project: (x: tf.Tensor2D) => tf.Tensor2D;
+  vocabSize: number;
+  targets: tf.Tensor1D;
+}
+
 /**
  * Mean over the rows of `-log softmax(x W^T)[target]`, in nats.
  * Up to `maxLogits` logits this is `crossEntropy(linear(x, W))`. Beyond that, rows are taken in pieces: the forward pass keeps
@@ -31,11 +40,12 @@ export function headLoss(
   const V = weight.shape[0];
   if (x.shape[0] * V <= maxLogits)
     return tf.tidy(() => crossEntropy({ logits: linear({ x, weight }), targets }, { ignoreIndex }) as tf.Scalar);
-  const pieces = rowPieces(x.shape[0], Math.max(1, Math.floor(maxLogits / V)));
+  const pieces = rowPieces(x.shape[0], V, maxLogits);
   const op = tf.customGrad((...args) => {
     const [x, weight, targets, save] = args as unknown as [tf.Tensor2D, tf.Tensor2D, tf.Tensor1D, tf.GradSaveFunc];
     save([x, weight, targets]);
-    const value = meanLoss(x, weight, targets, pieces, ignoreIndex);
+    const project = (x: tf.Tensor2D) => linear({ x, weight }) as tf.Tensor2D;
+    const value = meanLoss({ x, project, vocabSize: V, targets }, pieces, ignoreIndex);
     const gradFunc = (dy: tf.Tensor, saved: tf.Tensor[]) => {
       const [x, weight, targets] = saved as [tf.Tensor2D, tf.Tensor2D, tf.Tensor1D];
       const [dx, dWeight] = gradients(dy, x, weight, targets, pieces, ignoreIndex);
@@ -46,41 +56,46 @@ export function headLoss(
   return op(x, weight, targets);
 }
 
-/** `headLoss`, and the number of rows whose target has the highest logit (of equals the first). Not to be differentiated. */
+/** The loss of `headLoss`, and the number of rows whose target has the highest logit (of equals the first). Not to be differentiated. */
 export function headScore(
-  { x, weight, targets }: HeadInputs,
+  rows: HeadRows,
   { ignoreIndex = -100, maxLogits = MAX_LOGITS }: HeadLossOptions = {},
 ): { loss: tf.Scalar; hits: tf.Scalar } {
   return tf.tidy(() => {
-    const pieces = rowPieces(x.shape[0], Math.max(1, Math.floor(maxLogits / weight.shape[0])));
-    const loss = meanLoss(x, weight, targets, pieces, ignoreIndex);
-    const hits = pieces.map(([start, rows]) =>
+    const { x, project, vocabSize, targets } = rows;
+    const pieces = rowPieces(x.shape[0], vocabSize, maxLogits);
+    const loss = meanLoss(rows, pieces, ignoreIndex);
+    const hits = pieces.map(([start, count]) =>
       tf.tidy(() => {
-        const likeliest = tf.argMax(linear({ x: tf.slice(x, [start, 0], [rows, -1]), weight }), 1);
-        return tf.sum(tf.cast(tf.equal(likeliest, tf.slice(targets, start, rows)), 'float32'));
+        const likeliest = tf.argMax(project(tf.slice(x, [start, 0], [count, -1])), 1);
+        return tf.sum(tf.cast(tf.equal(likeliest, tf.slice(targets, start, count)), 'float32'));
       }),
     );
     return { loss, hits: tf.addN(hits) as tf.Scalar };
   });
 }
 
+/** The loss of `headLoss` by itself, for a projection that has no gradient. */
+export function headScoreLoss(
+  rows: HeadRows,
+  { ignoreIndex = -100, maxLogits = MAX_LOGITS }: HeadLossOptions = {},
+): tf.Scalar {
+  return meanLoss(rows, rowPieces(rows.x.shape[0], rows.vocabSize, maxLogits), ignoreIndex);
+}
+
 type Piece = [start: number, rows: number];
 
-function rowPieces(N: number, rows: number): Piece[] {
+/** N rows of V logits in pieces of at most `maxLogits`. */
+function rowPieces(N: number, V: number, maxLogits: number): Piece[] {
+  const rows = Math.max(1, Math.floor(maxLogits / V));
   return Array.from({ length: Math.ceil(N / rows) }, (_, i) => [i * rows, Math.min(rows, N - i * rows)]);
 }
 
-function meanLoss(
-  x: tf.Tensor2D,
-  weight: tf.Tensor2D,
-  targets: tf.Tensor1D,
-  pieces: Piece[],
-  ignoreIndex: number,
-): tf.Scalar {
+function meanLoss({ x, project, targets }: HeadRows, pieces: Piece[], ignoreIndex: number): tf.Scalar {
   return tf.tidy(() => {
     const losses = pieces.map(([start, rows]) =>
       tf.tidy(() => {
-        const logits = linear({ x: tf.slice(x, [start, 0], [rows, -1]), weight });
+        const logits = project(tf.slice(x, [start, 0], [rows, -1]));
         return crossEntropy({ logits, targets: tf.slice(targets, start, rows) }, { ignoreIndex, reduction: 'none' });
       }),
     );

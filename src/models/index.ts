@@ -46,7 +46,8 @@ export { type GeneratedToken, type GenerateOptions, generate, isLongPrompt, type
 export type { LayerRange } from './layerRange.js';
 export { type MixerConfig, type MixerConfigOf, type MixerType, mixers } from './mixers/index.js';
 export type { MoeConfig } from './mlps/moe.js';
+export { packModel } from './packed.js';
 export { type SamplingOptions, sampleToken } from './sampling.js';
 export * from './sequence/index.js';
 export { Session, SessionError } from './session.js';
-export { type NamedArrays, TrainableModel, WeightsError } from './trainableModel.js';
+export { type NamedArrays, type PackedArrays, TrainableModel, WeightsError } from './trainableModel.js';

@@ -6,7 +6,7 @@ import type { ForwardOptions, LayerOutput, LayerState, SeqLayer } from '../layer
 import type { ModelState } from './causalLM.js';
 import type { ModelConfig } from './config.js';
 import { type Block, BOUNDS, createDecoder, type Decoder, namedLayers } from './decoder.js';
-import type { NamedArrays } from './trainableModel.js';
+import { buildLayer, type NamedArrays, type PackedArrays } from './trainableModel.js';
 
 /** Layers `from` to `to - 1`. */
 export interface LayerRange {
@@ -106,16 +106,17 @@ export function isOfLayers({ from, to }: LayerRange, name: string): boolean {
 export class LayerStage {
   readonly #decoder: Decoder;
 
-  /** @param weights of the layers in the range, at least */
+  /** @param weights of the layers in the range, at least @param packed those of them that are packed */
   constructor(
     config: ModelConfig,
     readonly range: LayerRange,
     weights: NamedArrays,
+    packed?: PackedArrays,
   ) {
     this.#decoder = createDecoder(config);
     for (const [prefix, layer] of namedLayers(this.#decoder))
       if (layer === this.#decoder.bounds || isOfLayers(range, `${prefix}.`))
-        layer.buildWith((name) => weights.get(`${prefix}.${name}`)!.data);
+        buildLayer(prefix, layer, (name) => weights.get(name)!.data, packed);
   }
 
   /** @param x [B, T, D] @param state of these layers; not disposed */

@@ -131,9 +131,10 @@ function readFile(bytes: Uint8Array) {
   }
 }
 
+/** Whether its weights are packed is no matter: the states are the same. */
 function checkConfig(saved: ModelConfig, own: ModelConfig): void {
   const keys = [...new Set([...Object.keys(saved), ...Object.keys(own)])] as (keyof ModelConfig)[];
-  const other = keys.filter((key) => JSON.stringify(saved[key]) !== JSON.stringify(own[key]));
+  const other = keys.filter((key) => key !== 'packed' && JSON.stringify(saved[key]) !== JSON.stringify(own[key]));
   if (other.length === 0) return;
   const list = other.map(
     (key) => `  ${key}: the session has ${JSON.stringify(saved[key])}, the model ${JSON.stringify(own[key])}`,

@@ -4,7 +4,9 @@ import * as tf from '@tensorflow/tfjs';
 import { nativeThreadsInUse } from '../backend/native.js';
 import { arithmeticInUse } from '../backend/useBackend.js';
 import { checkPositiveInt } from '../chunked/check.js';
-import type { CausalLM, ModelState, Prefill, Session } from '../models/index.js';
+import { packedMatrix } from '../chunked/index.js';
+import type { PackedMatrix } from '../formats/ternary.js';
+import type { CausalLM, ModelState, PackedArrays, Prefill, Session } from '../models/index.js';
 import { isOfLayers, type LayerRange } from '../models/layerRange.js';
 import { restoreLayer, type StoredLayer, storeLayer } from '../models/storedState.js';
 import { Thread, type WorkerError } from '../threads/index.js';
@@ -69,13 +71,14 @@ export class PrefillPool implements Prefill {
     const threads: Thread<StageReader>[] = [];
     for (const [i, range] of ranges.slice(1).entries()) {
       const [inlet, next] = [channels[i].port2, channels[i + 1]?.port1];
-      const weights = await weightsOf(model, range);
+      const [weights, packed] = [await weightsOf(model, range), await packedOf(model, range)];
       const data: StageStart = {
-        ...{ backend, config: model.config, range, weights, inlet },
+        ...{ backend, config: model.config, range, weights, packed, inlet },
         ...(next && { outlet: next }),
       };
       const transfer: Transferable[] = [inlet, ...(next ? [next] : [])];
       for (const { data } of weights.values()) transfer.push(data.buffer as ArrayBuffer);
+      for (const { bytes } of packed.values()) transfer.push(bytes.buffer as ArrayBuffer);
       const name = `worker ${i + 1} of ${workers} (${layersIn(range)})`;
       threads.push(new Thread('prefill/worker.js', { ...{ name, data, transfer, timeout }, timeoutOption: 'timeout' }));
     }
@@ -173,6 +176,13 @@ async function weightsOf(model: CausalLM, range: LayerRange): Promise<StageStart
   for (const [name, weight] of model.weights)
     if (isOfLayers(range, name)) weights.set(name, { shape: weight.shape, data: await copyOf(weight) });
   return weights;
+}
+
+/** Copies of the packed ones. */
+async function packedOf(model: CausalLM, range: LayerRange): Promise<PackedArrays> {
+  const packed = new Map<string, PackedMatrix>();
+  for (const [name, weight] of model.packed) if (isOfLayers(range, name)) packed.set(name, await packedMatrix(weight));
+  return packed;
 }
 
 interface Weight {

@@ -2,7 +2,7 @@
 import type { MessagePort } from 'node:worker_threads';
 import type { BackendName, BackendOptions } from '../backend/useBackend.js';
 import { useBackend } from '../backend/useBackend.js';
-import type { ModelConfig, NamedArrays } from '../models/index.js';
+import type { ModelConfig, NamedArrays, PackedArrays } from '../models/index.js';
 import { type LayerRange, LayerStage } from '../models/layerRange.js';
 import { answerCalls, startOf } from '../threads/answerCalls.js';
 import { Inlet, Outlet } from './link.js';
@@ -15,6 +15,8 @@ export interface StageStart {
   range: LayerRange;
   /** Of the layers in the range. */
   weights: NamedArrays;
+  /** Those of them that are packed. */
+  packed: PackedArrays;
   /** From the thread of the layers before. */
   inlet: MessagePort;
   /** To that of the layers after; absent for the last ones. */
@@ -22,9 +24,9 @@ export interface StageStart {
 }
 
 const { data, pulse } = startOf<StageStart>();
-const { backend, config, range, weights, inlet, outlet } = data;
+const { backend, config, range, weights, packed, inlet, outlet } = data;
 await useBackend(backend.name, backend);
-const stage = new LayerStage(config, range, weights);
+const stage = new LayerStage(config, range, weights, packed);
 answerCalls(
   new StageReader(stage, config.hiddenSize, new Inlet(inlet), outlet ? new Outlet(outlet) : undefined, pulse),
 );

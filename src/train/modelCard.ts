@@ -23,7 +23,7 @@ export function modelCard({ name, config, parameters, dtype, run, step, metrics 
   const n = (x: number) => x.toLocaleString('en');
   const mixers = [...new Set(config.mixers.map(({ type }) => type))].join(', ');
   const rows: [string, string | undefined][] = [
-    ['parameters', `${n(parameters)}, stored as ${dtype}`],
+    ['parameters', `${n(parameters)}, stored as ${dtype}${packing(config)}`],
     ['architecture', `${config.numLayers} layers of ${mixers}, width ${config.hiddenSize}, ${inputOf(config)}`],
     ['data', run && dataOf(run)],
     ['tokenizer', run?.tokenizer?.type],
@@ -53,6 +53,12 @@ export function modelCard({ name, config, parameters, dtype, run, step, metrics 
       : 'A small model of one body of text: it writes in its manner, not sense, knows nothing of the world, and repeats what the text says, its prejudices included.',
     '',
   ].join('\n');
+}
+
+function packing(config: AnyModelConfig): string {
+  if (config.modelType !== 'causal_lm' || !config.packed) return '';
+  const each = { '2bit': '2 bits', base3: '1.6 bits (base 3)' }[config.packed];
+  return `, ternary weights in ${each} each: for inference, not for training`;
 }
 
 const KINDS = {

@@ -11,6 +11,7 @@ import {
   createAnyModel,
   isSequenceConfig,
   type NamedArrays,
+  type PackedArrays,
   resolveAnyModelConfig,
   type SequenceClassifier,
   type SequenceRegressor,
@@ -26,6 +27,8 @@ export interface OpenedModel {
   path: string;
   config: AnyModelConfig;
   weights: NamedArrays;
+  /** Ternary matrices of a packed model; `weights` are the others. */
+  packed?: PackedArrays;
   /** Absent in published models of other programs. */
   run: ModelRunInfo | undefined;
   /** Updates done, where known. */
@@ -65,13 +68,21 @@ export async function openModel(reference: string, prefer: 'best' | 'last' = 'be
     };
   }
   const family = publishedFamily(path);
-  const { weights, config, info } = await loadModelDir(path, { checksums: family ? 'optional' : 'required' });
+  const { weights, packed, config, info } = await loadModelDir(path, { checksums: family ? 'optional' : 'required' });
   if (family) {
     const own = family.config(config, source);
     return { path, weights: family.weights(weights, own), config: own, run: undefined, step: undefined, metrics: {} };
   }
   const { run, step, metrics = {} } = (info ?? {}) as Partial<OpenedModel>;
-  return { path, weights, config: resolveAnyModelConfig(config, source), run, step, metrics };
+  return {
+    path,
+    weights,
+    ...(packed && { packed }),
+    config: resolveAnyModelConfig(config, source),
+    run,
+    step,
+    metrics,
+  };
 }
 
 /** Of a published model, which has no checksums of ours; undefined for a model of ours. */
@@ -98,9 +109,9 @@ export async function locateModel(reference: string, prefer: 'best' | 'last' = '
 const MODEL_FILES = ['state.json', 'checksums.json', 'model.safetensors', 'model.safetensors.index.json'];
 
 /** The language model with its weights on the backend in use; the caller disposes of it. @throws Error for a model of another kind */
-export function createModel({ config, weights }: Pick<OpenedModel, 'config' | 'weights'>): CausalLM {
+export function createModel({ config, weights, packed }: Pick<OpenedModel, 'config' | 'weights' | 'packed'>): CausalLM {
   if (isSequenceConfig(config)) throw noLanguageModel(config);
-  return new CausalLM(config, { weights });
+  return new CausalLM(config, { weights, packed });
 }
 
 const noLanguageModel = ({ modelType }: { modelType: string }) =>

@@ -24,7 +24,17 @@ describe('usage', () => {
   test('--help lists the commands, --version is that of the package', async () => {
     const [help, version] = await Promise.all([run('--help'), run('--version')]);
     expect(help.code).toBe(0);
-    for (const command of ['train', 'generate', 'eval', 'describe', 'export', 'ssm-transfer', 'doctor', 'build-native'])
+    for (const command of [
+      'train',
+      'generate',
+      'eval',
+      'describe',
+      'export',
+      'pack',
+      'ssm-transfer',
+      'doctor',
+      'build-native',
+    ])
       expect(help.stdout).toMatch(new RegExp(`^ {2}${command} `, 'm'));
     expect(version.stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });

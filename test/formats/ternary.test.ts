@@ -1,6 +1,12 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { packedRowBytes, packTernary, type TernaryEncoding, unpackTernary } from '../../src/formats/ternary.js';
+import {
+  packedRowBytes,
+  packTernary,
+  repackTernary,
+  type TernaryEncoding,
+  unpackTernary,
+} from '../../src/formats/ternary.js';
 import { random } from '../support/tensors.js';
 
 const encodings: TernaryEncoding[] = ['2bit', 'base3'];
@@ -43,6 +49,19 @@ describe.each(encodings)('%s', (encoding) => {
     expect(() => packTernary([1, 0], [1, 3], { encoding })).toThrow('a matrix [1,3] holds 3 values, got 2');
     expect(() => unpackTernary(new Uint8Array(3), [1, 3], { encoding })).toThrow('a matrix [1,3] takes 1 bytes, got 3');
   });
+});
+
+test('repacked: the bytes that the other packing gives', () => {
+  const [values, shape] = [draw(3, 5 * 23), [5, 23] as [number, number]];
+  const packings = encodings.flatMap((encoding) => [1, 16].map((align) => ({ encoding, align })));
+  for (const packing of packings)
+    for (const into of packings) {
+      const matrix = { shape, bytes: packTernary(values, shape, packing), packing, scale: 2 };
+      const bytes = packTernary(values, shape, into);
+      expect(repackTernary(matrix, into)).toEqual({ shape, bytes, packing: into, scale: 2 });
+    }
+  const short = { shape, bytes: new Uint8Array(4), packing: packings[0], scale: 1 };
+  expect(() => repackTernary(short, packings[1])).toThrow('a matrix [5,23] takes 30 bytes, got 4');
 });
 
 test('the bytes are those of the formats', () => {

@@ -10,7 +10,7 @@ import { lastAxis } from '../rows.js';
 import { fusedBitLinear } from './fused.js';
 import { plainBitLinear } from './plain.js';
 
-export { type PackedWeight, packedBitLinear, packWeight, unpackWeight } from './packed.js';
+export { type PackedWeight, packedBitLinear, packedMatrix, packedWeight, packWeight, unpackWeight } from './packed.js';
 export { type QuantisedActivations, type QuantisedWeight, quantiseActivations, quantiseWeight } from './quantise.js';
 export { roundedActivations, roundedWeight } from './rounded.js';
 

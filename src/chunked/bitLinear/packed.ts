@@ -1,6 +1,6 @@
 /** BitLinear from a packed weight, for inference: two bits a weight in memory, sums of int8 in integers. */
 import * as tf from '@tensorflow/tfjs';
-import { packedRowBytes, packTernary, unpackTernary } from '../../formats/ternary.js';
+import { type PackedMatrix, packedRowBytes, packTernary, repackTernary, unpackTernary } from '../../formats/ternary.js';
 import { checkDtype, checkGiven, checkShapes } from '../check.js';
 import { isFused, type PlainForm } from '../form.js';
 import { checkEps } from '../rmsNorm/rootNorm.js';
@@ -25,9 +25,23 @@ export function packWeight(weight: tf.Tensor): PackedWeight {
   const shape = weight.shape as [number, number];
   const bytes = packTernary(values.dataSync(), shape, packing);
   values.dispose();
-  const data = tf.tensor2d(new Int32Array(bytes.buffer), [shape[0], packedRowBytes(shape[1], packing) / 4], 'int32');
-  return { data, scale, shape };
+  return { data: wordsOf(bytes, shape), scale, shape };
 }
+
+/** A matrix that was packed before, of either encoding. The caller owns `data` and `scale`. */
+export function packedWeight(matrix: PackedMatrix): PackedWeight {
+  const { shape, bytes, scale } = repackTernary(matrix, packing);
+  return { data: wordsOf(bytes, shape), scale: tf.scalar(scale, 'float32'), shape };
+}
+
+/** A copy of a packed weight outside of TensorFlow.js. */
+export async function packedMatrix({ data, scale, shape }: PackedWeight): Promise<PackedMatrix> {
+  const [words, [factor]] = [(await data.data()) as Int32Array, await scale.data()];
+  return { shape, bytes: new Uint8Array(words.slice().buffer), packing, scale: factor };
+}
+
+const wordsOf = (bytes: Uint8Array, [rows, columns]: [number, number]) =>
+  tf.tensor2d(new Int32Array(bytes.buffer), [rows, packedRowBytes(columns, packing) / 4], 'int32');
 
 /** The ternary weight as floats -1, 0 and 1, [O, I]. */
 export function unpackWeight({ data, shape }: PackedWeight): tf.Tensor {
@@ -40,7 +54,7 @@ export function unpackWeight({ data, shape }: PackedWeight): tf.Tensor {
  * `bitLinear` with the weight that was packed: the same to the last bit on wasm, where the weight is read as it lies. No gradient.
  * @param inputs x [..., I], norm [I] (ones if absent), float32; weight from `packWeight`
  * @returns [..., O]
- * @throws RangeError for shapes that do not fit
+ * @throws RangeError for shapes that do not fit, Error where a gradient is recorded
  */
 export function packedBitLinear(
   { x, weight, norm }: { x: tf.Tensor; weight: PackedWeight; norm?: tf.Tensor },
@@ -56,6 +70,8 @@ export function packedBitLinear(
   if (lastAxis('packedBitLinear', x) !== I)
     throw new RangeError(`packedBitLinear: x must have shape [...,${I}], got [${x.shape}]`);
   checkEps('packedBitLinear', eps);
+  if (tf.engine().isTapeOn())
+    throw new Error('packedBitLinear: packed weights have no gradient; train the model they were packed from');
   if (isFused('packedBitLinear', form))
     return fusedPackedBitLinear({ x, norm, data: weight.data, scale: weight.scale }, eps);
   return tf.tidy(() => {

@@ -4,8 +4,10 @@ import { existsSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readShardIndex, SafetensorsError } from '../../formats/safetensors.js';
+import type { PackedMatrix } from '../../formats/ternary.js';
 import { CheckpointError } from './errors.js';
 import { type FileSum, replaceFile } from './files.js';
+import { decodePacked, packedTensors, TERNARY } from './packed.js';
 import { sealJson } from './sealedJson.js';
 import { readFileOf, readSealed, readVerified } from './verified.js';
 import { decodeWeights, encodeWeights, type Weights } from './weights.js';
@@ -18,6 +20,8 @@ const SUMS = 'checksums.json';
 
 export interface ModelExport {
   weights: ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>;
+  /** Ternary matrices of a packed model, all of one packing, whose config must have it as `packed`; `weights` are the others. */
+  packed?: ReadonlyMap<string, PackedMatrix>;
   /** The complete model config. */
   config: object;
   /** Element type of the file (default BF16, rounded to nearest even). */
@@ -29,6 +33,8 @@ export interface ModelExport {
 export interface LoadedModel {
   /** Always float32. */
   weights: Weights;
+  /** Of a packed model (`config.packed`): its ternary matrices, in the packing of the file. */
+  packed: Map<string, PackedMatrix> | undefined;
   config: Record<string, unknown>;
   /** What was given as `info` at the export, or undefined. */
   info: Record<string, unknown> | undefined;
@@ -37,10 +43,12 @@ export interface LoadedModel {
 /** Writes a model folder; files of the same names are replaced, each in one step. */
 export async function exportModel(
   folder: string,
-  { weights, config, dtype = 'BF16', info }: ModelExport,
+  { weights, packed, config, dtype = 'BF16', info }: ModelExport,
 ): Promise<void> {
   const json = (value: object) => `${JSON.stringify(value, null, 2)}\n`;
-  const encoded = encodeWeights(weights, dtype);
+  const encoded = packed
+    ? encodeWeights(weights, dtype, { [TERNARY]: (config as { packed: string }).packed }, packedTensors(packed))
+    : encodeWeights(weights, dtype);
   await mkdir(folder, { recursive: true });
   const files: Record<string, FileSum> = {};
   files[WEIGHTS] = await replaceFile(join(folder, WEIGHTS), encoded);
@@ -70,12 +78,15 @@ export async function loadModelDir(
   const hasInfo = Object.hasOwn(files as object, INFO);
   const bytes = await readVerified(folder, hasInfo ? [WEIGHTS, CONFIG, INFO] : [WEIGHTS, CONFIG], files);
   const info = hasInfo ? parse(folder, INFO, bytes[INFO]) : undefined;
-  return { weights: decodeWeights(bytes[WEIGHTS]), config: parse(folder, CONFIG, bytes[CONFIG]), info };
+  const config = parse(folder, CONFIG, bytes[CONFIG]);
+  const packed = config.packed;
+  if (packed === undefined) return { weights: decodeWeights(bytes[WEIGHTS]), packed, config, info };
+  return { ...decodePacked(`${folder}: ${WEIGHTS}`, bytes[WEIGHTS], packed), config, info };
 }
 
 async function loadUnchecked(folder: string): Promise<LoadedModel> {
   const config = parse(folder, CONFIG, await readFileOf(folder, CONFIG));
-  return { weights: await readAllShards(folder), config, info: undefined };
+  return { weights: await readAllShards(folder), packed: undefined, config, info: undefined };
 }
 
 /** The tensors of `model.safetensors`, or of the shards its index names: each tensor in its shard, and no tensor beside the index. */
