@@ -28,6 +28,8 @@ export interface MLGRUOptions {
   layerIndex: number;
   /** Layers that share `lower_bounds`; 0 (default): there is none, and no lower bound. */
   numLayers: number;
+  /** `bit` (default): as published, every projection is a `bitLinear`; `dense`: in full precision, to compare with. */
+  linear: 'dense' | 'bit';
   /** Of the norm of the output gate, default 1e-6. */
   normEps: number;
   /** Form of the op, default 'auto'. */
@@ -37,7 +39,7 @@ export interface MLGRUOptions {
 }
 
 /**
- * [B, T, D] -> [B, T, D]; state `{ recurrent [B, D * expandRatio] }`. Every projection is a `bitLinear` with a norm of its own.
+ * [B, T, D] -> [B, T, D]; state `{ recurrent [B, D * expandRatio] }`. Unless `dense`, every projection is a `bitLinear` with a norm of its own.
  *
  * With `numLayers` all layers but the first (0) have `lower_bounds` [numLayers, D * expandRatio]; with p = softmax(lower_bounds) over the
  * layers, layer l keeps at least p_1 + ... + p_l of its state: the deeper a layer, the longer its memory.
@@ -48,7 +50,7 @@ export class MLGRU extends SeqLayer<MLGRUOptions> {
 
   /** @throws RangeError when an option is unknown or does not fit the others */
   constructor(args: LayerArgs<MLGRUOptions>) {
-    super(args, { expandRatio: 1, layerIndex: 0, numLayers: 0, normEps: 1e-6, form: 'auto', seed: 0 });
+    super(args, { expandRatio: 1, layerIndex: 0, numLayers: 0, linear: 'bit', normEps: 1e-6, form: 'auto', seed: 0 });
     const { hiddenSize, expandRatio, layerIndex, numLayers, normEps } = this.options;
     const isCount = (n: number) => Number.isInteger(n) && n >= 0;
     this.require(
@@ -70,7 +72,7 @@ export class MLGRU extends SeqLayer<MLGRUOptions> {
     return {
       ...(layerIndex > 0 &&
         numLayers > 0 && { lower_bounds: { shape: [numLayers, inner], kind: 'other', init: zeros } as const }),
-      ...withNorms('bit', {
+      ...withNorms(this.options.linear, {
         'i_proj.weight': matrix(inner, hiddenSize),
         'f_proj.weight': matrix(inner, hiddenSize),
         'g_proj.weight': matrix(inner, hiddenSize),

@@ -7,7 +7,7 @@ import { lowerBoundOf } from '../../src/layers/mlgru.js';
 import { type GoldenEntry, goldenEntries, readGolden } from '../support/golden.js';
 import { describeLayer } from '../support/layerProperties.js';
 import { inScope } from '../support/opProperties.js';
-import { outputsAndGrads, randomTensors, values } from '../support/tensors.js';
+import { expectClose, outputsAndGrads, randomTensors, values } from '../support/tensors.js';
 
 const kinks = true; // rounding
 describeLayer({ title: 'MLGRU', make: (extra) => new MLGRU({ hiddenSize: 6, ...extra }), kinks });
@@ -16,11 +16,34 @@ describeLayer({
   make: (extra) => new MLGRU({ hiddenSize: 6, expandRatio: 2, layerIndex: 1, numLayers: 3, ...extra }),
   kinks,
 });
+describeLayer({ title: 'MLGRU, dense', make: (extra) => new MLGRU({ hiddenSize: 6, linear: 'dense', ...extra }) });
 describeLayer({
   title: 'BitGLU',
   make: (extra) => new BitGLU({ hiddenSize: 6, intermediateSize: 10, ...extra }),
   kinks,
 });
+
+test('dense: the recurrence of the layer by plain products, and no norm but that of the gate', () =>
+  inScope(() => {
+    const layer = new MLGRU({ hiddenSize: 4, linear: 'dense' });
+    const [x] = randomTensors(1, [1, 5, 4]);
+    const y = layer.forward(x).y;
+    const weights = layer.weightsByName();
+    const names = ['i_proj', 'f_proj', 'g_proj', 'o_proj', 'g_norm'];
+    expect([...weights.keys()]).toEqual(names.map((name) => `${name}.weight`));
+    const [i, f, g, o] = names.map((name) => weights.get(`${name}.weight`) as tf.Tensor2D);
+    const silu = (z: tf.Tensor) => tf.mul(z, tf.sigmoid(z));
+    let h: tf.Tensor = tf.zeros([1, 4]);
+    const rows = tf.unstack(x, 1).map((row) => {
+      const keep = tf.sigmoid(tf.matMul(row as tf.Tensor2D, f, false, true));
+      const input = tf.mul(tf.sub(1, keep), silu(tf.matMul(row as tf.Tensor2D, i, false, true)));
+      h = tf.add(tf.mul(keep, h), input);
+      const gate = rmsNorm({ x: tf.matMul(row as tf.Tensor2D, g, false, true) }, { eps: 1e-6 });
+      return tf.matMul(tf.mul(gate, silu(h)) as tf.Tensor2D, o, false, true);
+    });
+    expectClose('y', y, tf.stack(rows, 1), 1e-6);
+    layer.dispose();
+  }));
 
 test('lower bounds start as even steps, the first at 0', () =>
   inScope(() => {

@@ -1,6 +1,7 @@
 /** MatMul-free language models: stored logits, what is shared, what rounding hides. */
 import * as tf from '@tensorflow/tfjs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { loadModelConfig } from '../../src/config/index.js';
 import { useBackend } from '../../src/index.js';
 import { CausalLM, describe as describeModel, type ModelConfigInput, WeightsError } from '../../src/models/index.js';
 import { type GoldenEntry, goldenEntries, readGolden } from '../support/golden.js';
@@ -55,6 +56,17 @@ test('has the parameters of the published 370M model', () => {
   expect(parameters.embeddings).toBe(32_768_000);
   const norms = weights.filter(({ name }) => name.endsWith('norm.weight')).reduce((n, w) => n + w.parameters, 0);
   expect(norms).toBe(266_240);
+});
+
+test('the tiny model and its float twin have the same matrices', () => {
+  const shapes = (name: string) => {
+    const { parameters, weights, ternary } = describeModel(loadModelConfig(`configs/models/${name}.json`));
+    const matrices = weights.filter(({ name }) => !name.includes('norm'));
+    return { total: parameters.total, numbers: matrices.reduce((n, w) => n + w.parameters, 0), ternary };
+  };
+  const [bit, float] = ['matmulfree-tiny', 'matmulfree-float-tiny'].map(shapes);
+  expect(bit).toMatchObject({ total: 923_904, ternary: { parameters: 884_736 } });
+  expect(float).toEqual({ total: 919_680, numbers: bit.numbers, ternary: undefined });
 });
 
 test('all layers but the first learn one table of lower bounds', () =>

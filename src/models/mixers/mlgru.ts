@@ -5,6 +5,10 @@ import { mixerSettings } from './mixer.js';
 export const mlgruSchema = z.strictObject({
   type: z.literal('mlgru'),
   expandRatio: z.number().positive().default(1).describe('width of the state / hiddenSize'),
+  linear: z
+    .enum(['bit', 'dense'])
+    .default('bit')
+    .describe('dense: projections in full precision, without norms of their own, whatever the model has'),
   useLowerBound: z.boolean().default(true).describe('deeper layers keep more of their state, as they learn together'),
 });
 
