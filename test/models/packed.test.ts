@@ -38,9 +38,12 @@ const others: ModelConfigInput = {
 };
 const models = { mmfree, others };
 
-/** Dense and packed twins. */
+/** Dense and packed twins, with norms and biases other than they start. */
 function twins(config: ModelConfigInput, encoding: '2bit' | 'base3' = '2bit', seed = 3) {
   const whole = new CausalLM(config, { seed });
+  for (const weight of whole.weights.values())
+    if (weight.rank === 1)
+      tf.tidy(() => weight.assign(tf.add(weight, tf.randomUniform(weight.shape, -0.3, 0.3, 'float32', seed))));
   const parts = packModel({ config: whole.config, weights: arrays(whole) }, encoding);
   return { whole, parts, packed: new CausalLM(parts.config, parts) };
 }
