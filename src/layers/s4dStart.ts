@@ -1,22 +1,19 @@
 /** Initial values of S4D's weights by their names, and the groups they train in. */
 import type { Rng } from '../rng.js';
-import { initialS4d, interleaved, ModeBasis, Rng as Stream, untransformed } from '../ssm/index.js';
+import { initialS4d, interleaved, type ModeBasis, Rng as Stream, untransformed } from '../ssm/index.js';
+import { modeBasis } from './modeBases.js';
 import type { S4DOptions } from './s4d.js';
 import type { SsmLearningRate } from './s5Groups.js';
 import type { WeightSpec } from './seqLayer.js';
 
-/** Optimised perturbations take seconds: those of equal options are made once. The oldest goes first. */
-const counts = new Map<string, number>();
-const KEPT = 16;
+type Basis = Pick<S4DOptions, 'stateSize' | 'ptd'>;
+
+const basisOf = ({ stateSize, ptd }: Basis): ModeBasis => modeBasis({ stateSize, ...(ptd && { ptd }) });
 
 /** M, complex modes of a channel: half of stateSize, and with `ptd` half the number of real eigenvalues more. */
-export function s4dModes({ stateSize, ptd }: Pick<S4DOptions, 'stateSize' | 'ptd'>): number {
-  if (!ptd || ptd.method === 'none') return stateSize / 2;
-  const key = JSON.stringify([stateSize, ptd]);
-  const modes = counts.get(key) ?? new ModeBasis({ stateSize, ptd }).modes;
-  counts.set(key, modes);
-  if (counts.size > KEPT) counts.delete(counts.keys().next().value as string);
-  return modes;
+export function s4dModes(options: Basis): number {
+  const { stateSize, ptd } = options;
+  return ptd && ptd.method !== 'none' ? basisOf(options).modes : stateSize / 2;
 }
 
 /** The start of a weight of the state space, in its own stream; `kernel.C_rev` is drawn as `kernel.C`. */
@@ -24,7 +21,11 @@ export function s4dStart(options: S4DOptions, name: string, rng: Rng): Float32Ar
   const { ptd, copies, realTransform, dtTransform, legsB, bInit, cInit } = options;
   const given = { ...options, ptd: ptd ?? undefined, copies: copies ?? options.hiddenSize };
   const choices = { legsB, bInit: bInit ?? undefined, cInit: cInit ?? undefined };
-  const { a, b, c, d, logDt } = initialS4d({ ...given, ...choices }, rng);
+  const { a, b, c, d, logDt } = initialS4d(
+    { ...given, ...choices },
+    rng,
+    options.spectrum === 'legs' ? basisOf(options) : undefined,
+  );
   switch (name) {
     case 'kernel.log_dt':
       return Float32Array.from(dtTransform === 'exp' ? logDt : untransformed(dtTransform, logDt.map(Math.exp)));

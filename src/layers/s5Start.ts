@@ -1,7 +1,8 @@
 /** Initial values of S5's weights by their names. */
 import type { Rng } from '../rng.js';
 import { truncatedNormals } from '../ssm/draws.js';
-import { initialS5, interleaved, ModeBasis, type ModeBasisOptions } from '../ssm/index.js';
+import { initialS5, interleaved, type ModeBasis } from '../ssm/index.js';
+import { modeBasis } from './modeBases.js';
 import type { S5Options } from './s5.js';
 
 type StartOptions = Pick<
@@ -9,17 +10,8 @@ type StartOptions = Pick<
   'hiddenSize' | 'stateSize' | 'blocks' | 'conjugate' | 'ptd' | 'bInit' | 'cInit' | 'bidirectional' | 'dtMin' | 'dtMax'
 >;
 
-/** Bases that layers of the same options share: an optimised perturbation takes seconds. The oldest goes first. */
-const bases = new Map<string, ModeBasis>();
-const KEPT = 8;
-
 function basisOf({ stateSize, blocks, conjugate, ptd }: StartOptions): ModeBasis {
-  const options: ModeBasisOptions = { stateSize, blocks, conjugate, ...(ptd && { ptd }) };
-  const key = JSON.stringify(options);
-  const basis = bases.get(key) ?? new ModeBasis(options);
-  bases.set(key, basis);
-  if (bases.size > KEPT) bases.delete(bases.keys().next().value as string);
-  return basis;
+  return modeBasis({ stateSize, blocks, conjugate, ...(ptd && { ptd }) });
 }
 
 /** P. The basis is made only where `ptd` may leave real modes. */

@@ -62,8 +62,11 @@ interface Modes {
   project?: (c: Matrix) => ComplexArray;
 }
 
-/** Draws all initial values. Each kind has a stream of its own, so that an option changes no other values. */
-export function initialS4d(options: S4dInitOptions, rng: Rng): S4dValues {
+/**
+ * Draws all initial values. Each kind has a stream of its own, so that an option changes no other values.
+ * @param basis of the same stateSize and ptd, where it is there already; of `legs` only
+ */
+export function initialS4d(options: S4dInitOptions, rng: Rng, basis?: ModeBasis): S4dValues {
   const { hiddenSize, stateSize = 64, copies = hiddenSize, outputs = 1 } = options;
   for (const [name, value] of Object.entries({ hiddenSize, stateSize, copies, outputs }))
     if (!(Number.isInteger(value) && value > 0))
@@ -73,7 +76,7 @@ export function initialS4d(options: S4dInitOptions, rng: Rng): S4dValues {
   const { spectrum = 'legs', ptd, dtPer = 'channel', dtInit = 'random' } = options;
   if (spectrum !== 'legs' && perturbs(ptd))
     throw new RangeError(`initialS4d: ptd needs spectrum "legs", got "${spectrum}"`);
-  const all = allCopies(options, stateSize, copies, rng);
+  const all = allCopies(options, stateSize, copies, rng, basis);
   const modes = all[0].a.re.length;
   const steps = dtPer === 'mode' ? hiddenSize * modes : hiddenSize;
   return {
@@ -89,12 +92,18 @@ export function initialS4d(options: S4dInitOptions, rng: Rng): S4dValues {
 
 const perturbs = (ptd: PtdOptions | undefined): ptd is PtdOptions => ptd !== undefined && ptd.method !== 'none';
 
-function allCopies(options: S4dInitOptions, stateSize: number, copies: number, rng: Rng): Modes[] {
+function allCopies(
+  options: S4dInitOptions,
+  stateSize: number,
+  copies: number,
+  rng: Rng,
+  basis: ModeBasis | undefined,
+): Modes[] {
   const { spectrum = 'legs', ptd, realRandom, imagRandom, realScale, imagScale } = options;
   const changed = Boolean(realRandom || imagRandom) || realScale !== undefined || imagScale !== undefined;
   if (changed && perturbs(ptd))
     throw new RangeError('initialS4d: realRandom, imagRandom, realScale and imagScale change S4D spectra, got ptd too');
-  const legs = spectrum === 'legs' ? legsModes(options, stateSize) : undefined;
+  const legs = spectrum === 'legs' ? legsModes(options, basis ?? new ModeBasis({ stateSize, ptd })) : undefined;
   return Array.from({ length: copies }, (_, copy) => {
     const stream = rng.split(`copy${copy}`);
     const a = legs && !changed ? legs.a : s4dSpectrum(spectrum, stateSize, stream.split('a'), options);
@@ -103,9 +112,8 @@ function allCopies(options: S4dInitOptions, stateSize: number, copies: number, r
 }
 
 /** Of S4D-LegS the phase of B is moved into C, which leaves B real and positive. */
-function legsModes({ ptd, legsB = 'half' }: S4dInitOptions, stateSize: number): Modes {
-  const basis = new ModeBasis({ stateSize, ptd });
-  const input = basis.input(Matrix.columnVector([...legsInput(stateSize)]));
+function legsModes({ ptd, legsB = 'half' }: S4dInitOptions, basis: ModeBasis): Modes {
+  const input = basis.input(Matrix.columnVector([...legsInput(basis.stateSize)]));
   if (perturbs(ptd)) return { a: basis.lambda, b: input, project: (c) => basis.output(c) };
   const sizes = input.re.map((re, m) => Math.hypot(re, input.im[m]));
   const laws = { half: (x: number) => x / 2, full: (x: number) => x, clip2: (x: number) => Math.min(x, 2) };

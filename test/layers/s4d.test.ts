@@ -169,6 +169,13 @@ describe('training', () => {
 });
 
 describe('the start', () => {
+  test('takes a ready basis of modes in the place of one of its own', () => {
+    const basis = new ModeBasis({ stateSize: 8, ptd: { epsAbs: 0.3 } });
+    const { a, c } = initialS4d({ hiddenSize: 1, stateSize: 8, ptd: { epsAbs: 0.2 } }, new Rng(0), basis);
+    expect(a.re).toEqual(basis.lambda.re);
+    expect(c).toEqual(initialS4d({ hiddenSize: 1, stateSize: 8, ptd: { epsAbs: 0.3 } }, new Rng(0)).c);
+  });
+
   test('is that of seqmix/ssm, through the transforms', () =>
     inScope(() => {
       for (const options of [

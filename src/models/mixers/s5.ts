@@ -1,27 +1,7 @@
 /** Settings of the mixer `s5`: S5 (Smith et al. 2022, https://arxiv.org/abs/2208.04933), with `ptd` S5-PTD (https://arxiv.org/abs/2310.01698). */
 import * as z from 'zod';
 import { count, mixerSettings, type Rule } from './mixer.js';
-
-const rate = () => z.number().min(0).nullable();
-
-const ptdSchema = z
-  .strictObject({
-    method: z.enum(['none', 'random', 'skew', 'optimised', 'given']).optional().describe('default skew'),
-    epsRel: z.number().positive().optional().describe('size of the perturbation / size of HiPPO-LegS; default 0.01'),
-    epsAbs: z.number().positive().optional().describe('size of the perturbation, instead of epsRel'),
-    gamma: z.number().positive().optional().describe('optimised: weight of the size; default 100'),
-    steps: count().optional().describe('optimised: updates; default 300'),
-    shape: z.enum(['skew', 'general']).optional().describe('optimised: kind of perturbation; default skew'),
-    seed: z.union([z.number(), z.string()]).optional(),
-    blocks: z.enum(['own', 'same']).optional().describe('a perturbation for each block (default) or one'),
-    matrix: z.array(z.array(z.number())).optional().describe('given: the perturbation, row by row'),
-    unstable: z.enum(['refuse', 'clip']).optional().describe('modes that grow; default: an error'),
-    realModes: z
-      .enum(['halve', 'redraw'])
-      .optional()
-      .describe('real modes: kept with half their output, or drawn again'),
-  })
-  .describe('perturb then diagonalise HiPPO-LegS for the start');
+import { PTD, ptdSettings, rate } from './ptd.js';
 
 export const s5Schema = z.strictObject({
   type: z.literal('s5'),
@@ -40,7 +20,14 @@ export const s5Schema = z.strictObject({
     .default('half_glu1')
     .describe('what follows the state space'),
   dropout: z.number().min(0).lt(1).default(0).describe('share of the features dropped in training, along all tokens'),
-  ptd: ptdSchema.nullable().default(null),
+  ptd: z
+    .strictObject({
+      ...ptdSettings,
+      blocks: z.enum(['own', 'same']).optional().describe('a perturbation for each block (default) or one'),
+    })
+    .describe(PTD)
+    .nullable()
+    .default(null),
   parameterGroups: z
     .enum(['standard', 'BandCdecay', 'BfastandCdecay', 'noBCdecay'])
     .default('standard')
