@@ -43,9 +43,9 @@ export interface SsmUpstream {
   finalState?: Numbers;
 }
 
-/** `terms.ddt`: the size of what is summed in the gradient on dt, which cancels; one number. */
+/** `terms.dx`: the size of what is summed in the gradient on x, which may cancel; one number. */
 export type SsmOracleOutput = Record<
-  'terms.ddt' | 'o' | 'finalState' | 'du' | 'ddt' | 'da' | 'db' | 'dc' | 'dd' | 'dCReverse' | 'dInitialState',
+  'terms.ddt' | 'terms.da' | 'terms.db' | 'terms.dc' | 'terms.dCReverse' | 'o' | 'finalState' | 'du' | 'ddt' | 'da' | 'db' | 'dc' | 'dd' | 'dCReverse' | 'dInitialState',
   Float64Array
 >;
 
@@ -142,6 +142,10 @@ export function diagonalSsmOracle(
     finalState: new Float64Array(sequences.length * H * M * 2),
     du: new Float64Array(B * T * H),
     'terms.ddt': new Float64Array(1),
+    'terms.da': new Float64Array(1),
+    'terms.db': new Float64Array(1),
+    'terms.dc': new Float64Array(1),
+    'terms.dCReverse': new Float64Array(1),
     ddt: new Float64Array(dtPerMode ? H * M : H),
     da: new Float64Array(R * M * 2),
     db: new Float64Array(R * M * 2),
@@ -165,7 +169,7 @@ export function diagonalSsmOracle(
       const factor = (conjugate ? 2 : 1) * (open ? 1 : 0);
       const discrete = (discretisation === 'zoh' ? zeroOrderHold : bilinear)(a, rate * inputs.dt[step]);
       const mode: Mode = { step: discrete.step, bbar: times(b, discrete.psi), factor };
-      const sums: Sums = { gStep: [0, 0], gZeta: [0, 0], gBbar: [0, 0], gC: [0, 0], gCReverse: [0, 0], size: [0, 0] };
+      const sums: Sums = { gStep: [0, 0], gZeta: [0, 0], gBbar: [0, 0], gC: [0, 0], gCReverse: [0, 0], size: { zeta: 0, bbar: 0, c: 0, cReverse: 0 } };
       for (const [n, [start, length]] of sequences.entries()) {
         const tokens = Array.from({ length }, (_, t) => (start + t) * H + h);
         const state = n * H * M + own;
@@ -179,11 +183,20 @@ export function diagonalSsmOracle(
       add(out.dc, own, sums.gC);
       add(out.dCReverse, own, sums.gCReverse);
       out.ddt[step] += rate * gDt;
-      const size = Math.hypot(...a) * sums.size[0] + sums.size[1] / inputs.dt[step];
-      out['terms.ddt'][0] = Math.max(out['terms.ddt'][0], rate * size);
+      const { zeta, bbar, c, cReverse } = sums.size;
+      const [dt, written] = [rate * inputs.dt[step], bbar / Math.hypot(...mode.bbar) || 0];
+      grow(out['terms.ddt'], rate * (Math.hypot(...a) * zeta + bbar / inputs.dt[step]));
+      grow(out['terms.da'], dt * (zeta + bbar));
+      grow(out['terms.db'], Math.hypot(...discrete.psi) * written);
+      grow(out['terms.dc'], c);
+      grow(out['terms.dCReverse'], cReverse);
     }
   }
   return out;
+}
+
+function grow(largest: Float64Array, size: number): void {
+  largest[0] = Math.max(largest[0], size);
 }
 
 interface Mode {
@@ -193,8 +206,10 @@ interface Mode {
   factor: number;
 }
 
-/** `size`: of the terms in the gradients on zeta and on bbar. */
-type Sums = Record<'gStep' | 'gZeta' | 'gBbar' | 'gC' | 'gCReverse' | 'size', Complex>;
+/** `size`: of the terms in the gradients on zeta, on bbar (times bbar) and on c. */
+type Sums = Record<'gStep' | 'gZeta' | 'gBbar' | 'gC' | 'gCReverse', Complex> & {
+  size: Record<'zeta' | 'bbar' | 'c' | 'cReverse', number>;
+};
 
 /** One mode over one sequence: the recurrence, and its adjoint from the last token to the first. `tokens`: where each is in u. */
 function forwards(
@@ -222,8 +237,9 @@ function forwards(
     sums.gBbar = plus(sums.gBbar, scaled(u[token], lambda));
     sums.gStep = plus(sums.gStep, times(lambda, conj(states[t])));
     const [stepped, written] = [times(step, states[t]), scaled(u[token], bbar)];
-    sums.size[0] += Math.hypot(...lambda) * Math.hypot(...stepped);
-    sums.size[1] += Math.hypot(...lambda) * Math.hypot(...written);
+    sums.size.zeta += Math.hypot(...lambda) * Math.hypot(...stepped);
+    sums.size.bbar += Math.hypot(...lambda) * Math.hypot(...written);
+    sums.size.c += Math.abs(g) * Math.hypot(...states[t + 1]);
     out.du[token] += times(conj(bbar), lambda)[0];
     lambda = times(conj(step), lambda);
   }
@@ -245,12 +261,18 @@ function backwards(
   for (let l = 0; l + 1 < tokens.length; l++, power = times(power, step)) {
     const kernel = factor * times(weight, power)[0];
     let g = 0; // on the kernel at l
+    let size = 0;
     for (let t = 0; t + l + 1 < tokens.length; t++) {
       const [here, later] = [tokens[t], tokens[t + l + 1]];
       out.o[here] += kernel * u[later];
       out.du[later] += kernel * (gy?.[here] ?? 0);
       g += factor * (gy?.[here] ?? 0) * u[later];
+      size += Math.abs(factor * (gy?.[here] ?? 0) * u[later]);
     }
+    size *= Math.hypot(...power);
+    sums.size.zeta += l * Math.hypot(...weight) * size;
+    sums.size.bbar += Math.hypot(...weight) * size;
+    sums.size.cReverse += Math.hypot(...bbar) * size;
     const gWeight = scaled(g, conj(power));
     sums.gCReverse = plus(sums.gCReverse, times(conj(bbar), gWeight));
     sums.gBbar = plus(sums.gBbar, times(conj(c), gWeight));
