@@ -45,7 +45,21 @@ export interface SsmUpstream {
 
 /** `terms.dx`: the size of what is summed in the gradient on x, which may cancel; one number. */
 export type SsmOracleOutput = Record<
-  'terms.ddt' | 'terms.da' | 'terms.db' | 'terms.dc' | 'terms.dCReverse' | 'o' | 'finalState' | 'du' | 'ddt' | 'da' | 'db' | 'dc' | 'dd' | 'dCReverse' | 'dInitialState',
+  | 'terms.ddt'
+  | 'terms.da'
+  | 'terms.db'
+  | 'terms.dc'
+  | 'terms.dCReverse'
+  | 'o'
+  | 'finalState'
+  | 'du'
+  | 'ddt'
+  | 'da'
+  | 'db'
+  | 'dc'
+  | 'dd'
+  | 'dCReverse'
+  | 'dInitialState',
   Float64Array
 >;
 
@@ -169,7 +183,14 @@ export function diagonalSsmOracle(
       const factor = (conjugate ? 2 : 1) * (open ? 1 : 0);
       const discrete = (discretisation === 'zoh' ? zeroOrderHold : bilinear)(a, rate * inputs.dt[step]);
       const mode: Mode = { step: discrete.step, bbar: times(b, discrete.psi), factor };
-      const sums: Sums = { gStep: [0, 0], gZeta: [0, 0], gBbar: [0, 0], gC: [0, 0], gCReverse: [0, 0], size: { zeta: 0, bbar: 0, c: 0, cReverse: 0 } };
+      const sums: Sums = {
+        gStep: [0, 0],
+        gZeta: [0, 0],
+        gBbar: [0, 0],
+        gC: [0, 0],
+        gCReverse: [0, 0],
+        size: { zeta: 0, bbar: 0, c: 0, cReverse: 0 },
+      };
       for (const [n, [start, length]] of sequences.entries()) {
         const tokens = Array.from({ length }, (_, t) => (start + t) * H + h);
         const state = n * H * M + own;

@@ -155,7 +155,7 @@ export function expectOracle(
   for (const [i, name] of names.entries()) expectClose(name, outputs[i], want[name], tolerance);
   for (const input of Object.keys(inputs)) {
     const name = gradName(input);
-    expectClose(name, grads[input], want[name], tolerance, want[`terms.${name}`]?.[0]);
+    expectClose(name, grads[input], want[name], tolerance, Math.max(1, want[`terms.${name}`]?.[0] ?? 1));
   }
 }
 
