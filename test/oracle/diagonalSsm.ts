@@ -43,8 +43,9 @@ export interface SsmUpstream {
   finalState?: Numbers;
 }
 
-/** `terms.dx`: the size of what is summed in the gradient on x, which may cancel; one number. */
+/** `terms.o`, `terms.dx`: the size of what is summed over modes in o, and in the gradient on x, which may cancel; one number. */
 export type SsmOracleOutput = Record<
+  | 'terms.o'
   | 'terms.ddt'
   | 'terms.da'
   | 'terms.db'
@@ -155,6 +156,7 @@ export function diagonalSsmOracle(
     o: new Float64Array(B * T * H),
     finalState: new Float64Array(sequences.length * H * M * 2),
     du: new Float64Array(B * T * H),
+    'terms.o': new Float64Array(1),
     'terms.ddt': new Float64Array(1),
     'terms.da': new Float64Array(1),
     'terms.db': new Float64Array(1),
@@ -175,6 +177,7 @@ export function diagonalSsmOracle(
       out.du[t] += d * gy;
       out.dd[h] += u * gy;
     }
+    let sizeOfOutputs = 0;
     for (let m = 0; m < M; m++) {
       const [own, shared, step] = [h * M + m, (h % R) * M + m, dtPerMode ? h * M + m : h];
       const a = at(inputs.a, shared);
@@ -189,7 +192,7 @@ export function diagonalSsmOracle(
         gBbar: [0, 0],
         gC: [0, 0],
         gCReverse: [0, 0],
-        size: { zeta: 0, bbar: 0, c: 0, cReverse: 0 },
+        size: { o: 0, zeta: 0, bbar: 0, c: 0, cReverse: 0 },
       };
       for (const [n, [start, length]] of sequences.entries()) {
         const tokens = Array.from({ length }, (_, t) => (start + t) * H + h);
@@ -211,7 +214,9 @@ export function diagonalSsmOracle(
       grow(out['terms.db'], Math.hypot(...discrete.psi) * written);
       grow(out['terms.dc'], c);
       grow(out['terms.dCReverse'], cReverse);
+      sizeOfOutputs += sums.size.o;
     }
+    grow(out['terms.o'], sizeOfOutputs);
   }
   return out;
 }
@@ -229,7 +234,7 @@ interface Mode {
 
 /** `size`: of the terms in the gradients on zeta, on bbar (times bbar) and on c. */
 type Sums = Record<'gStep' | 'gZeta' | 'gBbar' | 'gC' | 'gCReverse', Complex> & {
-  size: Record<'zeta' | 'bbar' | 'c' | 'cReverse', number>;
+  size: Record<'o' | 'zeta' | 'bbar' | 'c' | 'cReverse', number>;
 };
 
 /** One mode over one sequence: the recurrence, and its adjoint from the last token to the first. `tokens`: where each is in u. */
@@ -247,6 +252,7 @@ function forwards(
   for (const [t, token] of tokens.entries()) {
     states.push(plus(times(step, states[t]), scaled(u[token], bbar)));
     out.o[token] += factor * times(c, states[t + 1])[0];
+    sums.size.o = Math.max(sums.size.o, factor * Math.hypot(...c) * Math.hypot(...states[t + 1]));
   }
   add(out.finalState, state, states[tokens.length]);
   let lambda: Complex = gFinal ? at(gFinal, state) : [0, 0]; // on the state after token t

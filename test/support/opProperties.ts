@@ -31,7 +31,7 @@ export interface MixingOp {
   /** The op; returns outputs and final states by name. */
   run: (inputs: Tensors, options: OpOptions) => Tensors;
   /**
-   * Outputs and final states by name, and the gradient on input x as dx (`q` -> `dq`, `initialState` -> `dInitialState`); as `terms.dx`, one number,
+   * Outputs and final states by name, and the gradient on input x as dx (`q` -> `dq`, `initialState` -> `dInitialState`); as `terms.dx` (`terms.o` of an output), one number,
    * the size of what is summed where terms cancel.
    */
   oracle: (inputs: Arrays, sizes: Sizes, options: OpOptions, upstream: Arrays) => Arrays;
@@ -152,10 +152,11 @@ export function expectOracle(
     inputs,
     names.map((n) => upstreams[n]),
   );
-  for (const [i, name] of names.entries()) expectClose(name, outputs[i], want[name], tolerance);
+  const terms = (name: string) => Math.max(1, want[`terms.${name}`]?.[0] ?? 1);
+  for (const [i, name] of names.entries()) expectClose(name, outputs[i], want[name], tolerance, terms(name));
   for (const input of Object.keys(inputs)) {
     const name = gradName(input);
-    expectClose(name, grads[input], want[name], tolerance, Math.max(1, want[`terms.${name}`]?.[0] ?? 1));
+    expectClose(name, grads[input], want[name], tolerance, terms(name));
   }
 }
 
