@@ -4,10 +4,12 @@
  *
  *   x_t = e^{zeta} x_{t-1} + psi B u_t        y_t = 2 Re(C x_t) + D u_t        out = glu(W gelu(y) + b)
  */
+
 import * as tf from '@tensorflow/tfjs';
 import { checkOneOf } from '../chunked/check.js';
 import { type DiagonalSsmForm, diagonalSsm, gelu, glu, linear } from '../chunked/index.js';
 import type { PositiveTransform, PtdOptions, S4dInitOptions, S4dSpectrum } from '../ssm/index.js';
+import { refuseState } from './bidirectional.js';
 import { dropout } from './dropout.js';
 import { s4dFixedB, s4dGroup, s4dModes, s4dStart } from './s4dStart.js';
 import { areRates, namedRates, type SsmLearningRate } from './s5Groups.js';
@@ -186,10 +188,7 @@ export class S4D extends SeqLayer<S4DOptions> {
 
   /** @throws RangeError for a state of a bidirectional layer */
   override forward(x: tf.Tensor, state?: LayerState, options: ForwardOptions = {}): LayerOutput {
-    if (this.options.bidirectional && state && Object.keys(state).length)
-      throw new RangeError(
-        `${this.label}: a bidirectional layer reads the whole sequence at once and takes no state; give all tokens in one call, or set bidirectional to false`,
-      );
+    refuseState(this.label, this.options.bidirectional, state);
     return super.forward(x, state, options);
   }
 

@@ -4,12 +4,14 @@
  *
  *   x_t = e^{zeta} x_{t-1} + psi B u_t        y_t = 2 Re(C x_t) + D u_t
  */
+
 import * as tf from '@tensorflow/tfjs';
 import { checkOneOf } from '../chunked/check.js';
 import { discretise, gelu, glu, irregularScan, linear, linearScan } from '../chunked/index.js';
 import { pairExp } from '../chunked/pairs.js';
 import { channelScale, modeInput, modeOutput } from '../chunked/s5/index.js';
 import type { PtdOptions } from '../ssm/index.js';
+import { refuseState } from './bidirectional.js';
 import { dropout } from './dropout.js';
 import { areRates, namedRates, type ParameterGroups, rateOf, type SsmLearningRate } from './s5Groups.js';
 import { modesOf, startOf } from './s5Start.js';
@@ -156,10 +158,7 @@ export class S5 extends SeqLayer<S5Options> {
 
   /** @throws RangeError for a state of a bidirectional layer, or intervals that are not [B, T] */
   override forward(x: tf.Tensor, state?: LayerState, options: ForwardOptions = {}): LayerOutput {
-    if (this.options.bidirectional && state && Object.keys(state).length)
-      throw new RangeError(
-        `${this.label}: a bidirectional layer reads the whole sequence at once and takes no state; give all tokens in one call, or set bidirectional to false`,
-      );
+    refuseState(this.label, this.options.bidirectional, state);
     return super.forward(x, state, options);
   }
 

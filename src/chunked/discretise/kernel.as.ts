@@ -5,7 +5,10 @@
  * Modes are rows of M. dt has one number for each mode (`each` = 1) or one for each row; row r reads row r mod `copies` of a.
  */
 import { roundTotal } from '../wasm/lib/blockSum.as';
-import { low, pair } from '../wasm/lib/double.as';
+import {
+  addModes, againstIm, againstRe, imaginary, loadModes, real, storeModes, timesIm, timesRe,
+} from '../wasm/lib/complex2.as';
+import { low } from '../wasm/lib/double.as';
 import { cos2, cosPart2, exp2, madd2, quarters2, remainder2, sin2, sinPart2, withoutTurns2 } from '../wasm/lib/exponential.as';
 
 /** zeta and psi [rows, M, 2]. */
@@ -155,71 +158,10 @@ function expIm(x: v128, y: v128): v128 {
   return f64x2.mul(exp2(x), sin2(sinPart2(r), cosPart2(r), q));
 }
 
-/** Re and Im of (a + ib) (c + id). */
-// @ts-ignore: decorator
-@inline
-function timesRe(a: v128, b: v128, c: v128, d: v128): v128 {
-  return f64x2.sub(f64x2.mul(a, c), f64x2.mul(b, d));
-}
-
-// @ts-ignore: decorator
-@inline
-function timesIm(a: v128, b: v128, c: v128, d: v128): v128 {
-  return madd2(a, d, f64x2.mul(b, c));
-}
-
-/** Re and Im of conj(a + ib) (c + id). */
-// @ts-ignore: decorator
-@inline
-function againstRe(a: v128, b: v128, c: v128, d: v128): v128 {
-  return madd2(a, c, f64x2.mul(b, d));
-}
-
-// @ts-ignore: decorator
-@inline
-function againstIm(a: v128, b: v128, c: v128, d: v128): v128 {
-  return f64x2.sub(f64x2.mul(a, d), f64x2.mul(b, c));
-}
-
 /** The steps of two modes, or of one and a zero. */
 // @ts-ignore: decorator
 @inline
 function loadSteps(dt: usize, count: i32, each: i32): v128 {
   if (!each) return f64x2.splat(<f64>load<f32>(dt));
   return count == 2 ? low(dt, 0) : f64x2.promote_low_f32x4(v128.load32_zero(dt));
-}
-
-/** Two complex numbers [re, im, re, im], or one and a zero. */
-// @ts-ignore: decorator
-@inline
-function loadModes(p: usize, count: i32): v128 {
-  return count == 2 ? v128.load(p) : v128.load64_zero(p);
-}
-
-// @ts-ignore: decorator
-@inline
-function real(modes: v128): v128 {
-  return f64x2.promote_low_f32x4(v128.shuffle<f32>(modes, modes, 0, 2, 0, 2));
-}
-
-// @ts-ignore: decorator
-@inline
-function imaginary(modes: v128): v128 {
-  return f64x2.promote_low_f32x4(v128.shuffle<f32>(modes, modes, 1, 3, 1, 3));
-}
-
-// @ts-ignore: decorator
-@inline
-function storeModes(p: usize, re: v128, im: v128, count: i32): void {
-  const both = pair(re, im), modes = v128.shuffle<f32>(both, both, 0, 2, 1, 3);
-  if (count == 2) v128.store(p, modes);
-  else v128.store64_lane(p, modes, 0);
-}
-
-/** Adds two complex numbers to the doubles at p. */
-// @ts-ignore: decorator
-@inline
-function addModes(p: usize, re: v128, im: v128, count: i32): void {
-  v128.store(p, f64x2.add(v128.load(p), v128.shuffle<f64>(re, im, 0, 2)));
-  if (count == 2) v128.store(p, f64x2.add(v128.load(p, 16), v128.shuffle<f64>(re, im, 1, 3)), 16);
 }

@@ -3,6 +3,7 @@
  * product of small matrices: anchors w_n exp(i J zeta_n) times powers exp(j zeta_n), j < J. Powers are stepped in float64, where L multiplications cost no digit
  * that float32 has, and rounded to float32 for the product.
  */
+import { timesIm, timesRe } from '../wasm/lib/complex2.as';
 import { low } from '../wasm/lib/double.as';
 import { cos2, cosPart2, exp2, madd2, quarters2, remainder2, sin2, sinPart2 } from '../wasm/lib/exponential.as';
 import { tileOf, tileRows } from '../wasm/lib/product.as';
@@ -53,26 +54,26 @@ function powerPanels(bases: usize, powers: usize, M: i32, J: i32): void {
     const e1 = v128.load(bases), one = f64x2.replace_lane(f64x2.splat(0), 0, 1), e2 = times(e1, e1), e4 = times(e2, e2), e8 = times(e4, e4);
     let r0 = v128.shuffle<f64>(one, e1, 0, 2), i0 = v128.shuffle<f64>(one, e1, 1, 3);
     const s2r = v128.shuffle<f64>(e2, e2, 0, 0), s2i = v128.shuffle<f64>(e2, e2, 1, 1), s4r = v128.shuffle<f64>(e4, e4, 0, 0), s4i = v128.shuffle<f64>(e4, e4, 1, 1);
-    let r1 = productRe(r0, i0, s2r, s2i), i1 = productIm(r0, i0, s2r, s2i);
-    let r2 = productRe(r0, i0, s4r, s4i), i2 = productIm(r0, i0, s4r, s4i);
-    let r3 = productRe(r1, i1, s4r, s4i), i3 = productIm(r1, i1, s4r, s4i);
+    let r1 = timesRe(r0, i0, s2r, s2i), i1 = timesIm(r0, i0, s2r, s2i);
+    let r2 = timesRe(r0, i0, s4r, s4i), i2 = timesIm(r0, i0, s4r, s4i);
+    let r3 = timesRe(r1, i1, s4r, s4i), i3 = timesIm(r1, i1, s4r, s4i);
     const s8r = v128.shuffle<f64>(e8, e8, 0, 0), s8i = v128.shuffle<f64>(e8, e8, 1, 1);
     for (let p = powers; p < end; p += panel) {
       v128.store(p, rounded(r0, r1));
       v128.store(p, rounded(r2, r3), 16);
       v128.store(p, rounded(i0, i1), 32);
       v128.store(p, rounded(i2, i3), 48);
-      let t = productRe(r0, i0, s8r, s8i);
-      i0 = productIm(r0, i0, s8r, s8i);
+      let t = timesRe(r0, i0, s8r, s8i);
+      i0 = timesIm(r0, i0, s8r, s8i);
       r0 = t;
-      t = productRe(r1, i1, s8r, s8i);
-      i1 = productIm(r1, i1, s8r, s8i);
+      t = timesRe(r1, i1, s8r, s8i);
+      i1 = timesIm(r1, i1, s8r, s8i);
       r1 = t;
-      t = productRe(r2, i2, s8r, s8i);
-      i2 = productIm(r2, i2, s8r, s8i);
+      t = timesRe(r2, i2, s8r, s8i);
+      i2 = timesIm(r2, i2, s8r, s8i);
       r2 = t;
-      t = productRe(r3, i3, s8r, s8i);
-      i3 = productIm(r3, i3, s8r, s8i);
+      t = timesRe(r3, i3, s8r, s8i);
+      i3 = timesIm(r3, i3, s8r, s8i);
       r3 = t;
     }
     v128.store(bases, v128.shuffle<f64>(r0, i0, 0, 2));
@@ -160,19 +161,6 @@ function modeGradients(base: usize, w: usize, result: usize, rows: i32, row: usi
 function times(a: v128, b: v128): v128 {
   const crossed = f64x2.mul(v128.shuffle<f64>(a, a, 1, 0), v128.shuffle<f64>(b, b, 1, 1));
   return madd2(a, v128.shuffle<f64>(b, b, 0, 0), v128.xor(crossed, i64x2.replace_lane(i64x2.splat(0), 0, i64.MIN_VALUE)));
-}
-
-/** Re and Im of (a + ib) (c + id), two at a time. */
-// @ts-ignore: decorator
-@inline
-function productRe(a: v128, b: v128, c: v128, d: v128): v128 {
-  return f64x2.sub(f64x2.mul(a, c), f64x2.mul(b, d));
-}
-
-// @ts-ignore: decorator
-@inline
-function productIm(a: v128, b: v128, c: v128, d: v128): v128 {
-  return madd2(a, d, f64x2.mul(b, c));
 }
 
 /** Four doubles as floats, 0 where below 1e-19: products of two such stay out of the subnormal numbers, which are slow. */
