@@ -15,10 +15,9 @@ export interface IrregularScanOracleInputs {
   initialState?: ArrayLike<number>;
 }
 
-type Result = Pick<LinearScanOracleResult, 'o' | 'finalState' | 'da' | 'db' | 'dInitialState'> & {
-  dDt: Float64Array;
-  dIntervals: Float64Array;
-};
+/** `terms.*`: the size of what is summed in a gradient, which may cancel. */
+type Result = Pick<LinearScanOracleResult, 'o' | 'finalState' | 'da' | 'db' | 'dInitialState'> &
+  Record<'dDt' | 'dIntervals' | 'terms.da' | 'terms.dDt' | 'terms.dIntervals', Float64Array>;
 
 export function irregularScanOracle(
   { a, dt, intervals, b, initialState }: IrregularScanOracleInputs,
@@ -52,12 +51,22 @@ export function irregularScanOracle(
   );
   const onModes = modes.map(() => none);
   const [dDt, dIntervals] = [new Float64Array(P), new Float64Array(B * T)];
-  gradients.forEach(({ gA: g, gDt: onStep }, i) => {
+  const sums = { da: new Float64Array(P), dDt: new Float64Array(P), dIntervals: new Float64Array(B * T) };
+  gradients.forEach(({ gA: g, gDt: onStep, termsA, termsDt }, i) => {
     const { t, p } = places[i];
     onModes[p] = plus(onModes[p], g);
     dDt[p] += onStep * intervals[t];
     dIntervals[t] += onStep * dt[p];
+    sums.da[p] += termsA;
+    sums.dDt[p] += termsDt * intervals[t];
+    sums.dIntervals[t] += termsDt * dt[p];
   });
   const db = Float64Array.from(found.flatMap(({ psi }, i) => times(conj(psi), gB[i])));
-  return { ...scan, da: Float64Array.from(onModes.flat()), db, dDt, dIntervals };
+  const largest = (x: Float64Array) => Float64Array.of(Math.max(...x));
+  const terms = {
+    'terms.da': largest(sums.da),
+    'terms.dDt': largest(sums.dDt),
+    'terms.dIntervals': largest(sums.dIntervals),
+  };
+  return { ...scan, da: Float64Array.from(onModes.flat()), db, dDt, dIntervals, ...terms };
 }

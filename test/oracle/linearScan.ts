@@ -26,8 +26,12 @@ export interface LinearScanOracleInputs {
   initialState?: ArrayLike<number>;
 }
 
-/** In the layout of what they belong to. */
+/** In the layout of what they belong to. `terms.*`: the size of what tokens sum in a state and in a shared factor's gradient, which may cancel. */
 export interface LinearScanOracleResult {
+  'terms.finalState': Float64Array;
+  'terms.dInitialState': Float64Array;
+  'terms.da': Float64Array;
+  'terms.dg': Float64Array;
   o: Float64Array;
   finalState: Float64Array;
   da: Float64Array;
@@ -55,6 +59,10 @@ export function linearScanOracle(
   const shared = given.length === D * parts && B * T > 1;
   const sequences = sequencesOf(B, T, cuSeqlens);
   const out: LinearScanOracleResult = {
+    'terms.finalState': new Float64Array(1),
+    'terms.dInitialState': new Float64Array(1),
+    'terms.da': new Float64Array(1),
+    'terms.dg': new Float64Array(1),
     o: new Float64Array(b.length),
     finalState: new Float64Array(sequences.length * D * parts),
     da: new Float64Array(given.length),
@@ -62,22 +70,28 @@ export function linearScanOracle(
     db: new Float64Array(b.length),
     dInitialState: new Float64Array(sequences.length * D * parts),
   };
+  const summed = new Float64Array(D);
+  const summedLogs = new Float64Array(D);
   sequences.forEach(([start, length], n) => {
     for (let d = 0; d < D; d++) {
       const order = Array.from({ length }, (_, i) => start + (reverse ? length - 1 - i : i));
       const place = (t: number) => (shared ? d : t * D + d);
       const factor = (t: number): Complex => (a ? get(a, place(t)) : [Math.exp(given[place(t)]), 0]);
       const states = [get(initialState, n * D + d)];
+      let sized = Math.hypot(...states[0]);
       for (const t of order) {
         const [ar, ai] = factor(t);
         const [hr, hi] = states[states.length - 1];
         const [br, bi] = get(b, t * D + d);
+        sized = Math.hypot(ar, ai) * sized + Math.hypot(br, bi);
         states.push([ar * hr - ai * hi + br, ar * hi + ai * hr + bi]);
         add(out.o, t * D + d, states[states.length - 1]);
       }
       add(out.finalState, n * D + d, states[length]);
+      grow(out['terms.finalState'], sized);
 
       let [lr, li] = get(dFinalState, n * D + d);
+      sized = Math.hypot(lr, li);
       for (let i = length - 1; i >= 0; i--) {
         const t = order[i];
         const [ur, ui] = get(dO, t * D + d);
@@ -89,10 +103,21 @@ export function linearScanOracle(
         const slope: Complex = [lr * hr + li * hi, li * hr - lr * hi];
         add(out.da, place(t), slope);
         add(out.dg, place(t), [ar * slope[0], 0]);
+        const size = Math.hypot(lr, li) * Math.hypot(hr, hi);
+        summed[d] += size;
+        summedLogs[d] += ar * size;
         [lr, li] = [ar * lr + ai * li, ar * li - ai * lr];
+        sized = Math.hypot(ar, ai) * (sized + Math.hypot(ur, ui));
       }
       add(out.dInitialState, n * D + d, [lr, li]);
+      grow(out['terms.dInitialState'], sized);
     }
   });
+  if (shared) out['terms.da'][0] = Math.max(...summed);
+  if (shared && g) out['terms.dg'][0] = Math.max(...summedLogs);
   return out;
+}
+
+function grow(largest: Float64Array, size: number): void {
+  largest[0] = Math.max(largest[0], size);
 }

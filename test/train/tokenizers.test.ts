@@ -106,7 +106,8 @@ describe.each([bytes, gpt, llama])('$id', (tokenizer) => {
   test('text comes back whole, at once and streamed, with its bytes counted', () => {
     fc.assert(
       fc.property(text, (any) => {
-        const s = tokenizer === llama ? any.replaceAll('\ufeff', '') : any; // the engine's byte fallback drops U+FEFF
+        // This tokenizer writes a space as U+2581, which so comes back as a space; its engine's byte fallback drops U+FEFF.
+        const s = tokenizer === llama ? any.replaceAll(/[\ufeff\u2581]/g, '') : any;
         const ids = tokenizer.encode(s);
         expect(tokenizer.decode(ids)).toBe(s);
         expect(streamed(tokenizer, ids).join('')).toBe(s);
