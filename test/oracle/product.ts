@@ -15,12 +15,16 @@ export function productOracle(
   const [aRow, aCol] = transposeA ? [1, M] : [K, 1];
   const [bRow, bCol] = transposeB ? [1, K] : [N, 1];
   for (let m = 0; m < M; m++)
-    for (let n = 0; n < N; n++)
+    for (let n = 0; n < N; n++) {
+      let [sum, size] = [0, 0];
       for (let k = 0; k < K; k++) {
         const term = a[m * aRow + k * aCol] * b[k * bRow + n * bCol];
-        c[m * N + n] += term;
-        terms[m * N + n] += Math.abs(term);
+        sum += term;
+        size += Math.abs(term);
       }
+      c[m * N + n] = sum;
+      terms[m * N + n] = size;
+    }
   return { c, terms };
 }
 

@@ -25,7 +25,7 @@ export interface MixingProperties<Kind> {
   limits?: Partial<Sizes>;
   /** Ops to check for leaks, by name. */
   leaks: Record<string, MixingOp>;
-  /** Runs of every property; default 25 on wasm, 10 on cpu. */
+  /** Runs of every property; default 20 on wasm, 6 on cpu. */
   numRuns?: { wasm: number; cpu: number };
 }
 
@@ -36,7 +36,7 @@ export function testMixingOp<Kind>({
   tolerance,
   limits,
   leaks,
-  numRuns: runs = { wasm: 25, cpu: 10 },
+  numRuns: runs = { wasm: 20, cpu: 6 },
 }: MixingProperties<Kind>): void {
   const drawn = {
     kind: kinds,
