@@ -103,5 +103,15 @@ export {
 } from './moe/index.js';
 export { type GatedRmsNormOptions, gatedRmsNorm, type RmsNormOptions, rmsNorm } from './rmsNorm/index.js';
 export { type RotaryEmbeddingOptions, rotaryEmbedding } from './rotary/index.js';
+export { scatterbrain } from './scatterbrain/index.js';
+export type {
+  RotationHash,
+  ScatterbrainInputs,
+  ScatterbrainOptions,
+  ScatterbrainOutput,
+  ScatterbrainState,
+  SortedHash,
+} from './scatterbrain/inputs.js';
+export { defaultNbFeatures, orthogonalProjection, type ProjectionOptions } from './scatterbrain/projection.js';
 export { type SwiGluInputs, type SwiGluOptions, swiGlu } from './swiGlu/index.js';
 export { type VandermondeInputs, type VandermondeOptions, vandermonde } from './vandermonde/index.js';
