@@ -107,7 +107,7 @@ type LenientRun = Lenient<Parsed>;
 
 /** Parts that are undefined are wrong by themselves and skipped, here and below. */
 function stepRules({ train = {} }: LenientRun): Problem[] {
-  const { steps, schedule, warmupSteps = 0, decaySteps } = train;
+  const { steps, schedule, warmupSteps = 0, decaySteps, halveAt } = train;
   const problems: Problem[] = [];
   if (steps && warmupSteps > steps)
     problems.push({ path: 'train.warmupSteps', message: `must not exceed steps ${steps}, got ${warmupSteps}` });
@@ -117,6 +117,12 @@ function stepRules({ train = {} }: LenientRun): Problem[] {
     problems.push({
       path: 'train.decaySteps',
       message: `warm-up and decay must fit into steps ${steps}, got ${warmupSteps} + ${decaySteps}`,
+    });
+  const warmUp = train.warmupSteps ?? Math.round((steps ?? 0) / 20);
+  if (steps && halveAt && halveAt * steps < warmUp)
+    problems.push({
+      path: 'train.halveAt',
+      message: `must not be within the warm-up of ${warmUp} of ${steps} steps, got ${halveAt}`,
     });
   return problems;
 }

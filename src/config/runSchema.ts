@@ -87,6 +87,14 @@ const trainSchema = z.strictObject({
   schedule: z.enum(['cosine', 'wsd', 'constant']).default('cosine').describe('shape after the warm-up'),
   warmupSteps: countOrOff().optional().describe('steps of linear warm-up; default 1/20 of steps'),
   decaySteps: count().optional().describe('steps of the final decay of wsd; default 1/5 of steps'),
+  halveAt: z
+    .number()
+    .gt(0)
+    .lt(1)
+    .optional()
+    .describe(
+      'share of steps after which the learning rate is half of what the schedule gives, its end too; default: never',
+    ),
   minLrRatio: z.number().min(0).max(1).default(0.1).describe('final learning rate / lr; constant ignores it'),
   weightDecay: z
     .number()

@@ -6,7 +6,7 @@ import { bias, convTaps, type LinearOption } from './weightSpecs.js';
 
 export interface ShortConvOptions extends LinearOption {
   hiddenSize: number;
-  /** Short causal convolution and SiLU on q, k and v. */
+  /** Short causal convolution and SiLU on q, k and v; in MLGRU see there. */
   useShortConv: boolean;
   /** Taps of the short convolution. */
   convSize: number;
@@ -14,17 +14,19 @@ export interface ShortConvOptions extends LinearOption {
 }
 
 export type Projection = 'q' | 'k' | 'v';
+/** What a convolution is on: projections of x, or `h`, the input itself. */
+export type Convolved = Projection | 'h' | 'i' | 'f';
 /** Channels of each projection. */
 export type Widths = Record<Projection, number>;
 
 /** The projections of x by the names of their matrices, such as `q_proj`. */
 export type Projected = Record<string, tf.Tensor>;
 
-const stateName = (name: Projection) => `conv${name.toUpperCase()}`;
+const stateName = (name: Convolved) => `conv${name.toUpperCase()}`;
 
 export abstract class ConvolvedMixer<O extends ShortConvOptions> extends SeqLayer<O> {
   /** Taps and biases of the given projections by their published names; none without the convolution. */
-  protected convSpecs(widths: Partial<Widths>): Record<string, WeightSpec> {
+  protected convSpecs(widths: Partial<Record<Convolved, number>>): Record<string, WeightSpec> {
     const { useShortConv, convSize, convBias } = this.options;
     if (!useShortConv) return {};
     const specs = Object.entries(widths).flatMap(([name, width]) => [
@@ -34,12 +36,12 @@ export abstract class ConvolvedMixer<O extends ShortConvOptions> extends SeqLaye
     return Object.fromEntries(specs);
   }
 
-  /** States convQ, convK, convV [batch, width, convSize]: the last inputs. */
-  protected convStates(batch: number, widths: Partial<Widths>): Record<string, StateSpec> {
+  /** States convQ, convK, ... [batch, width, convSize]: the last inputs. */
+  protected convStates(batch: number, widths: Partial<Record<Convolved, number>>): Record<string, StateSpec> {
     const { useShortConv, convSize } = this.options;
     if (!useShortConv) return {};
     const specs = Object.entries(widths).map(([name, width]) => [
-      stateName(name as Projection),
+      stateName(name as Convolved),
       { shape: [batch, width, convSize] },
     ]);
     return Object.fromEntries(specs);
@@ -47,7 +49,7 @@ export abstract class ConvolvedMixer<O extends ShortConvOptions> extends SeqLaye
 
   /** x [B, T, width] -> the same shape, convolved and put through SiLU; its new state goes into `next`. */
   protected convolve(
-    name: Projection,
+    name: Convolved,
     x: tf.Tensor,
     state: LayerState | undefined,
     next: LayerState,

@@ -8,6 +8,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { checkOneOf } from '../chunked/check.js';
 import { gatedRmsNorm, linearScan, mlgruGate } from '../chunked/index.js';
+import { ConvolvedMixer, type ShortConvOptions } from './convolvedMixer.js';
 import {
   type ForwardOptions,
   type LayerArgs,
@@ -17,9 +18,12 @@ import {
   type StateSpec,
   type WeightSpec,
 } from './seqLayer.js';
-import { matrix, normScale, withNorms, zeros } from './weightSpecs.js';
+import { matrix, normScale, withNorms, xavierUniform, zeros } from './weightSpecs.js';
 
-export interface MLGRUOptions {
+/** A matrix [out, in] that starts as published: Xavier uniform with gain 2^-2.5 (https://github.com/ridgerchu/matmulfreellm). */
+const projection = (out: number, fanIn: number): WeightSpec => xavierUniform(matrix(out, fanIn), 2 ** -2.5);
+
+export interface MLGRUOptions extends ShortConvOptions {
   /** Model width D. */
   hiddenSize: number;
   /** Width of the state over D, default 1; `hiddenSize * expandRatio` must be an integer. */
@@ -32,25 +36,47 @@ export interface MLGRUOptions {
   linear: 'dense' | 'bit';
   /** Of the norm of the output gate, default 1e-6. */
   normEps: number;
+  /** Short causal convolution and SiLU, see `shareConvKernel`; default false. */
+  useShortConv: boolean;
+  /** Taps of the convolution, default 4. */
+  convSize: number;
+  /** Default false. */
+  convBias: boolean;
+  /** true (default): one convolution, `h_conv1d`, of the layer's input; false: one of each projection i and f (`i_conv1d`, `f_conv1d`). */
+  shareConvKernel: boolean;
   /** Form of the op, default 'auto'. */
   form: 'auto' | 'chunk' | 'scan' | 'recurrent';
-  /** Together with the layer's name, the start of the weights where no model gives it; default 0. */
+  /** Together with the layer's name, the start of the weights: projections Xavier uniform with gain 2^-2.5, inside a model too; default 0. */
   seed: number;
 }
 
 /**
- * [B, T, D] -> [B, T, D]; state `{ recurrent [B, D * expandRatio] }`. Unless `dense`, every projection is a `bitLinear` with a norm of its own.
+ * [B, T, D] -> [B, T, D]; state `{ recurrent [B, D * expandRatio] }`, with the short convolution also its last inputs (`convH`, or `convI`
+ * and `convF`). Unless `dense`, every projection is a `bitLinear` with a norm of its own.
  *
  * With `numLayers` all layers but the first (0) have `lower_bounds` [numLayers, D * expandRatio]; with p = softmax(lower_bounds) over the
  * layers, layer l keeps at least p_1 + ... + p_l of its state: the deeper a layer, the longer its memory.
  */
-export class MLGRU extends SeqLayer<MLGRUOptions> {
+export class MLGRU extends ConvolvedMixer<MLGRUOptions> {
   static readonly className: string = 'MLGRU';
   #shared: LowerBounds | undefined;
 
   /** @throws RangeError when an option is unknown or does not fit the others */
   constructor(args: LayerArgs<MLGRUOptions>) {
-    super(args, { expandRatio: 1, layerIndex: 0, numLayers: 0, linear: 'bit', normEps: 1e-6, form: 'auto', seed: 0 });
+    super(args, {
+      expandRatio: 1,
+      layerIndex: 0,
+      numLayers: 0,
+      linear: 'bit',
+      normEps: 1e-6,
+      useShortConv: false,
+      convSize: 4,
+      convBias: false,
+      shareConvKernel: true,
+      form: 'auto',
+      seed: 0,
+    });
+    this.requirePositive('convSize');
     const { hiddenSize, expandRatio, layerIndex, numLayers, normEps } = this.options;
     const isCount = (n: number) => Number.isInteger(n) && n >= 0;
     this.require(
@@ -73,12 +99,13 @@ export class MLGRU extends SeqLayer<MLGRUOptions> {
       ...(layerIndex > 0 &&
         numLayers > 0 && { lower_bounds: { shape: [numLayers, inner], kind: 'other', init: zeros } as const }),
       ...withNorms(this.options.linear, {
-        'i_proj.weight': matrix(inner, hiddenSize),
-        'f_proj.weight': matrix(inner, hiddenSize),
-        'g_proj.weight': matrix(inner, hiddenSize),
-        'o_proj.weight': matrix(hiddenSize, inner),
+        'i_proj.weight': projection(inner, hiddenSize),
+        'f_proj.weight': projection(inner, hiddenSize),
+        'g_proj.weight': projection(inner, hiddenSize),
+        'o_proj.weight': projection(hiddenSize, inner),
       }),
       'g_norm.weight': normScale(inner),
+      ...this.convSpecs(this.#convolved()),
     };
   }
 
@@ -95,13 +122,17 @@ export class MLGRU extends SeqLayer<MLGRUOptions> {
   }
 
   protected override run(x: tf.Tensor, state: LayerState | undefined, { cuSeqlens }: ForwardOptions): LayerOutput {
-    const { i_proj: i, f_proj: f, g_proj: g } = this.projectAll(x, ['i_proj', 'f_proj', 'g_proj']);
+    const { useShortConv, shareConvKernel, form, normEps: eps } = this.options;
+    const next: LayerState = {};
+    const convolved = (name: 'h' | 'i' | 'f', z: tf.Tensor) =>
+      useShortConv && shareConvKernel === (name === 'h') ? this.convolve(name, z, state, next, cuSeqlens) : z;
+    const projected = this.projectAll(convolved('h', x), ['i_proj', 'f_proj', 'g_proj']);
+    const [i, f] = [convolved('i', projected.i_proj), convolved('f', projected.f_proj)];
     const { keep, input } = mlgruGate({ f, i, lowerBound: this.#lowerBound() });
-    const { form, normEps: eps } = this.options;
     const scanned = { a: keep, b: input, initialState: state?.recurrent };
     const { o: h, finalState } = linearScan(scanned, { form, cuSeqlens });
-    const gated = gatedRmsNorm({ x: g, gate: h, weight: this.need('g_norm.weight') }, { eps });
-    return { y: this.project(gated, 'o_proj'), state: { recurrent: finalState } };
+    const gated = gatedRmsNorm({ x: projected.g_proj, gate: h, weight: this.need('g_norm.weight') }, { eps });
+    return { y: this.project(gated, 'o_proj'), state: { ...next, recurrent: finalState } };
   }
 
   /** [D * expandRatio]; undefined where it is 0. */
@@ -111,7 +142,13 @@ export class MLGRU extends SeqLayer<MLGRUOptions> {
   }
 
   protected override stateSpecs(batch: number): Record<string, StateSpec> {
-    return { recurrent: { shape: [batch, this.#inner] } };
+    return { ...this.convStates(batch, this.#convolved()), recurrent: { shape: [batch, this.#inner] } };
+  }
+
+  /** Channels of what is convolved. */
+  #convolved(): { h: number } | { i: number; f: number } {
+    const inner = this.#inner;
+    return this.options.shareConvKernel ? { h: this.options.hiddenSize } : { i: inner, f: inner };
   }
 
   get #inner(): number {

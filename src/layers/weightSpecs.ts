@@ -43,5 +43,11 @@ export const convTaps = (channels: number, width: number): WeightSpec => ({
 /** Width inside a gated unit where none is given, as the published models round it: 8/3 of the model's, up to a multiple of 256. */
 export const publishedWidth = (hiddenSize: number): number => 256 * Math.ceil(Math.trunc((hiddenSize * 8) / 3) / 256);
 
+/** A start uniform within +-gain sqrt(6 / (out + in)) (Glorot & Bengio 2010, eq. 16) for a matrix [out, in]. */
+export const xavierUniform = (matrix: WeightSpec, gain = 1): WeightSpec => {
+  const bound = gain * Math.sqrt(6 / (matrix.shape[0] + matrix.shape[1]));
+  return { ...matrix, init: (rng, size) => rng.uniformArray(size, -bound, bound) };
+};
+
 /** A start of zeros. */
 export const zeros: NonNullable<WeightSpec['init']> = (_, size) => new Float32Array(size);

@@ -17,7 +17,7 @@ import type { AnyModelConfig } from './anyConfig.js';
 import { type ModelConfig, type ModelConfigInput, resolveModelConfig } from './config.js';
 import { createDecoder, type Decoder, HEAD, HEAD_NORM, layersOf, partsOf, TABLE } from './decoder.js';
 import { type HeadInputs, type HeadRows, headLoss, headScore, headScoreLoss } from './headLoss.js';
-import { initialWeights } from './initialWeights.js';
+import { initialWeights, startFactor } from './initialWeights.js';
 import { ofLayer, runBlock, runLayers } from './layerRange.js';
 import { type NamedArrays, type PackedArrays, TrainableModel, WeightsError } from './trainableModel.js';
 
@@ -81,7 +81,13 @@ export class CausalLM extends TrainableModel {
     const config = resolveModelConfig(input);
     checkMark(config, packed);
     const decoder = createDecoder(config);
-    super('CausalLM', partsOf(config, decoder), initialWeights(seed, config.initializerRange), weights, packed);
+    super(
+      'CausalLM',
+      partsOf(config, decoder),
+      initialWeights(seed, config.initializerRange, startFactor(config)),
+      weights,
+      packed,
+    );
     [this.config, this.#decoder] = [config, decoder];
     const head = config.tieEmbeddings ? TABLE : HEAD;
     this.#head = this.packed.get(head) ?? (this.weights.get(head) as tf.Variable<tf.Rank.R2>);

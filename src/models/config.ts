@@ -52,7 +52,11 @@ export const modelConfigSchema = z
       .describe('set by `seqmix pack`: how the ternary weights beside this file are stored; not to be trained'),
     normEps: z.number().positive().default(1e-6),
     tieEmbeddings: z.boolean().default(true).describe('the output projection is the embedding table'),
-    initializerRange: z.number().positive().default(0.02).describe('standard deviation of the initial weights'),
+    initializerRange: z
+      .number()
+      .positive()
+      .default(0.02)
+      .describe('standard deviation of the initial weights, but for those with a start of their own'),
     chunkSize: count().default(64).describe('tokens per chunk of the chunkwise forms'),
   })
   .describe('A decoder-only language model of seqmix');

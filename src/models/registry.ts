@@ -31,8 +31,8 @@ const builders: { [T in MixerType]: Build<MixerConfigOf<T>> } = {
     new GatedLinearAttention({ ...m, ...model, gateFn: gateFn === 'silu' ? 'swish' : gateFn }),
   kda: (m, model) => new KimiDeltaAttention({ ...m, ...model }),
   mla: (m, { hiddenSize, linear }) => new MultiHeadLatentAttention({ ...m, hiddenSize, linear }),
-  mlgru: ({ expandRatio, linear }, { hiddenSize, normEps }, layerIndex) =>
-    new MLGRU({ expandRatio, linear, hiddenSize, normEps, layerIndex }),
+  mlgru: ({ useLowerBound: _, ...m }, { hiddenSize, normEps }, layerIndex) =>
+    new MLGRU({ ...m, hiddenSize, normEps, layerIndex }),
   s5: (m, { hiddenSize }) => new S5({ ...m, hiddenSize }),
   s4d: (m, { hiddenSize }) => new S4D({ ...m, hiddenSize }),
   softmax_attention: (m, model) => new SoftmaxAttention({ ...m, ...model }),

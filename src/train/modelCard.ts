@@ -90,10 +90,11 @@ function dataOf({ data }: ModelRunInfo): string {
 }
 
 function trainingOf({ train, data }: ModelRunInfo, step: number): string {
-  const { batchSize, seqLen, accumulate, lr, schedule, weightDecay } = train;
+  const { batchSize, seqLen, accumulate, lr, schedule, halveAt, weightDecay } = train;
   const tokens = step * batchSize * seqLen * accumulate;
+  const halved = halveAt ? `, halved after ${halveAt * 100} % of the steps` : '';
   const rows = isLabelled(data.source)
     ? `${batchSize * accumulate} sequences`
     : `${batchSize * accumulate} x ${seqLen} tokens (${tokens.toLocaleString('en')})`;
-  return `${step.toLocaleString('en')} steps of ${rows}, AdamW, learning rate ${lr}, ${schedule}, weight decay ${weightDecay}`;
+  return `${step.toLocaleString('en')} steps of ${rows}, AdamW, learning rate ${lr}, ${schedule}${halved}, weight decay ${weightDecay}`;
 }

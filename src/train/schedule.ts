@@ -11,6 +11,11 @@ export interface ScheduleOptions {
   warmupSteps: number;
   /** Steps of the final decay; `wsd` only. */
   decaySteps?: number;
+  /**
+   * Share of `steps` after which the rate is half of what `schedule` gives, to the end; not before the end of the warm-up. Default: never.
+   * With `cosine` the schedule of MatMul-free models (https://arxiv.org/abs/2406.02528, Sec. 3.4), whose share is 0.5.
+   */
+  halveAt?: number;
   /** Steps of the whole run. */
   steps: number;
 }
@@ -21,6 +26,12 @@ export interface ScheduleOptions {
  * https://arxiv.org/abs/2404.06395 sec. 4, with a linear decay to `minLrRatio * lr`.
  */
 export function learningRate(step: number, options: ScheduleOptions): number {
+  const { halveAt, steps } = options;
+  const isHalved = halveAt !== undefined && step >= halveAt * steps;
+  return isHalved ? scheduled(step, options) / 2 : scheduled(step, options);
+}
+
+function scheduled(step: number, options: ScheduleOptions): number {
   const { schedule, lr, minLrRatio, warmupSteps, steps, decaySteps = 0 } = options;
   if (step < warmupSteps) return (lr * (step + 1)) / warmupSteps;
   if (schedule === 'constant') return lr;

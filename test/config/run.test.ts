@@ -123,6 +123,12 @@ describe('every problem in one error', () => {
       'train.samplePrompts: expected a text to continue, as sampleEvery is 5, got an empty list',
       "model.vocabSize: must be at least the tokenizer's 256 token ids, got 100",
     ]);
+    const early = { ...tinyRun().train, steps: 100, halveAt: 0.04 }; // five steps of warm-up by default
+    expect(problems({ train: early })).toEqual([
+      'train.halveAt: must not be within the warm-up of 5 of 100 steps, got 0.04',
+    ]);
+    expect(resolveRunConfig(merge({ train: { ...early, warmupSteps: 4 } })).train.halveAt).toBe(0.04);
+    expect(problems({ train: { ...early, halveAt: 1 } })).toEqual(['train.halveAt: expected a number < 1, got 1']);
     const wsd = { ...tinyRun().train, steps: 10, warmupSteps: 5, decaySteps: 6, schedule: 'wsd' as const };
     expect(problems({ train: wsd })).toEqual(['train.decaySteps: warm-up and decay must fit into steps 10, got 5 + 6']);
   });

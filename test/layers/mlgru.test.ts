@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { rmsNorm } from '../../src/chunked/index.js';
 import { useBackend } from '../../src/index.js';
-import { BitGLU, MLGRU, type SeqLayer } from '../../src/layers/index.js';
+import { BitGLU, MLGRU, type SeqLayer, ShortConvolution } from '../../src/layers/index.js';
 import { lowerBoundOf } from '../../src/layers/mlgru.js';
 import { type GoldenEntry, goldenEntries, readGolden } from '../support/golden.js';
 import { describeLayer } from '../support/layerProperties.js';
@@ -16,6 +16,21 @@ describeLayer({
   make: (extra) => new MLGRU({ hiddenSize: 6, expandRatio: 2, layerIndex: 1, numLayers: 3, ...extra }),
   kinks,
 });
+for (const shareConvKernel of [true, false])
+  describeLayer({
+    title: `MLGRU with `,
+    make: (extra) =>
+      new MLGRU({
+        hiddenSize: 6,
+        expandRatio: 2,
+        useShortConv: true,
+        convSize: 3,
+        convBias: true,
+        shareConvKernel,
+        ...extra,
+      }),
+    kinks,
+  });
 describeLayer({ title: 'MLGRU, dense', make: (extra) => new MLGRU({ hiddenSize: 6, linear: 'dense', ...extra }) });
 describeLayer({
   title: 'BitGLU',
@@ -42,6 +57,51 @@ test('dense: the recurrence of the layer by plain products, and no norm but that
       return tf.matMul(tf.mul(gate, silu(h)) as tf.Tensor2D, o, false, true);
     });
     expectClose('y', y, tf.stack(rows, 1), 1e-6);
+    layer.dispose();
+  }));
+
+test('with one convolution: the layer without, after that convolution', () =>
+  inScope(() => {
+    const layer = new MLGRU({ hiddenSize: 4, useShortConv: true, convSize: 3 });
+    const [x] = randomTensors(1, [2, 7, 4]);
+    const got = layer.forward(x).y;
+    const weights = new Map([...layer.weightsByName()].map(([name, w]) => [name, values(w) as Float32Array]));
+    const init = (prefix: string) => (name: string) => weights.get(`${prefix}${name}`) as Float32Array;
+    const [convolution, plain] = [new ShortConvolution({ hiddenSize: 4, convSize: 3 }), new MLGRU({ hiddenSize: 4 })];
+    convolution.buildWith(init('h_conv1d.'));
+    plain.buildWith(init(''));
+    expectClose('y', got, plain.forward(convolution.forward(x).y).y, 1e-6);
+    for (const one of [layer, convolution, plain]) one.dispose();
+  }));
+
+test('with convolutions of i and f: they act on those projections, and on nothing else', () =>
+  inScope(() => {
+    const layer = new MLGRU({
+      hiddenSize: 4,
+      linear: 'dense',
+      useShortConv: true,
+      convSize: 2,
+      shareConvKernel: false,
+    });
+    const [x] = randomTensors(2, [1, 5, 4]);
+    const got = layer.forward(x).y;
+    const weights = layer.weightsByName();
+    const product = (z: tf.Tensor, name: string) =>
+      tf.matMul(z as tf.Tensor2D, weights.get(`${name}_proj.weight`) as tf.Tensor2D, false, true);
+    const silu = (z: tf.Tensor) => tf.mul(z, tf.sigmoid(z));
+    const rows = tf.unstack(x, 1);
+    const convolved = (name: string, t: number) => {
+      const taps = tf.unstack(tf.reshape(weights.get(`${name}_conv1d.weight`) as tf.Tensor, [4, 2]), 1);
+      const before = t > 0 ? tf.mul(taps[0], product(rows[t - 1], name)) : 0;
+      return silu(tf.add(tf.mul(taps[1], product(rows[t], name)), before));
+    };
+    let h: tf.Tensor = tf.zeros([1, 4]);
+    const want = rows.map((row, t) => {
+      const keep = tf.sigmoid(convolved('f', t));
+      h = tf.add(tf.mul(keep, h), tf.mul(tf.sub(1, keep), silu(convolved('i', t))));
+      return product(tf.mul(rmsNorm({ x: product(row, 'g') }, { eps: 1e-6 }), silu(h)), 'o');
+    });
+    expectClose('y', got, tf.stack(want, 1), 1e-6);
     layer.dispose();
   }));
 

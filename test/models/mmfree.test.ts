@@ -127,3 +127,56 @@ test('weights without the norm of the head are refused', () => {
   expect(() => model.loadWeights(weights)).toThrow(WeightsError);
   model.dispose();
 });
+
+describe('starts as published', () => {
+  const sizes = { vocabSize: 96, hiddenSize: 48, numLayers: 3, tieEmbeddings: false, mixers: ['mlgru' as const] };
+  const ternary: ModelConfigInput = { ...sizes, linear: 'bit', mlp: { type: 'bit_glu', intermediateSize: 64 } };
+  const float: ModelConfigInput = {
+    ...sizes,
+    mixers: [{ type: 'mlgru', linear: 'dense' }],
+    mlp: { intermediateSize: 64 },
+  };
+
+  test.each(Object.entries({ ternary, float }))('%s', (_, config) => {
+    const model = new CausalLM(config, { seed: 4 });
+    for (const [name, weight] of model.weights) {
+      const data = Array.from(weight.dataSync());
+      const root = Math.sqrt(data.reduce((sum, x) => sum + x * x, 0) / data.length);
+      const near = (want: number) =>
+        expect(Math.abs(root / want - 1), name).toBeLessThan(5 / Math.sqrt(2 * data.length));
+      if (name.includes('norm')) expect(new Set(data), name).toEqual(new Set([1]));
+      else if (name === 'model.lower_bounds') expect(new Set(data), name).toEqual(new Set([0]));
+      else if (name.includes('.attn.')) {
+        const bound = 2 ** -2.5 * Math.sqrt(6 / (48 + 48)); // uniform: a deviation of bound / sqrt(3)
+        near(bound / Math.sqrt(3));
+        expect(Math.max(...data.map(Math.abs)), name).toBeLessThan(bound * (1 + 1e-6));
+        expect(Math.max(...data), name).toBeGreaterThan(0.98 * bound);
+        expect(Math.min(...data), name).toBeLessThan(-0.98 * bound);
+      } else near(name.includes('down_proj') ? 0.02 / Math.sqrt(2 * 3) : 0.02);
+    }
+    model.dispose();
+  });
+
+  test('twins start with the same numbers, and other models as before', () => {
+    const start = (config: ModelConfigInput) => {
+      const model = new CausalLM(config, { seed: 4 });
+      const weights = new Map([...model.weights].map(([name, w]) => [name, Array.from(w.dataSync())]));
+      model.dispose();
+      return weights;
+    };
+    const [bit, dense] = [ternary, float].map(start);
+    const same = [
+      'model.embeddings.weight',
+      'model.layers.1.attn.f_proj.weight',
+      'model.layers.2.mlp.down_proj.weight',
+    ];
+    for (const name of same) expect(bit.get(name), name).toEqual(dense.get(name));
+    const deviation = (weights: typeof bit, layer: number) => {
+      const data = weights.get(`model.layers.${layer}.mlp.down_proj.weight`) as number[];
+      return Math.sqrt(data.reduce((sum, x) => sum + x * x, 0) / data.length);
+    };
+    const mixed = start({ ...sizes, mixers: [{ type: 'mlgru', linear: 'dense' }, 'softmax_attention'] });
+    expect(deviation(mixed, 0)).toBeCloseTo(0.02 / Math.sqrt(6), 3);
+    expect(deviation(mixed, 1)).toBeCloseTo(0.02, 3);
+  });
+});

@@ -103,6 +103,18 @@ export const smallConfigs: Record<string, ModelConfigInput> = {
     linear: 'bit',
     tieEmbeddings: false,
   },
+  'ternary weights after convolutions': {
+    vocabSize: 37,
+    hiddenSize: 16,
+    numLayers: 2,
+    mixers: [
+      { type: 'mlgru', useShortConv: true },
+      { type: 'mlgru', useShortConv: true, shareConvKernel: false, convSize: 3, expandRatio: 1 },
+    ],
+    mlp: { intermediateSize: 24, type: 'bit_glu' },
+    linear: 'bit',
+    tieEmbeddings: false,
+  },
   'attention with a window': {
     vocabSize: 37,
     hiddenSize: 16,

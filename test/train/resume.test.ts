@@ -42,15 +42,21 @@ async function expectSameRun(
 const documents = Array.from({ length: 150 }, (_, i) => JSON.stringify({ text: `document ${i} ends.` })).join('\n');
 
 test('on wasm: killed, interrupted by Ctrl-C, resumed twice', async () => {
-  const folder = await expectSameRun({ train: { steps: 20, saveEvery: 4, evalEvery: 6 } }, async (run) => {
-    expect((await run([], { watch: signalAtStep(6, 'SIGKILL') })).code).toBe('SIGKILL');
-    const { code, stdout, stderr } = await run(['--resume'], { watch: signalAtStep(11, 'SIGINT') });
-    expect(stdout).toMatch(/^resumed at step [4-9]$/m);
-    expect(stderr).toContain('stopping after this step; once more to stop at once');
-    expect(stdout).toMatch(/stopped at step 1\d; saved\. Go on with the same command and --resume/);
-    expect(code).toBe(130);
-    expect(await run(['--resume'])).toMatchObject({ code: 0, stderr: '' });
-  });
+  const folder = await expectSameRun(
+    { train: { steps: 20, saveEvery: 4, evalEvery: 6, halveAt: 0.6 } },
+    async (run) => {
+      expect((await run([], { watch: signalAtStep(6, 'SIGKILL') })).code).toBe('SIGKILL');
+      const { code, stdout, stderr } = await run(['--resume'], { watch: signalAtStep(11, 'SIGINT') });
+      expect(stdout).toMatch(/^resumed at step [4-9]$/m);
+      expect(stderr).toContain('stopping after this step; once more to stop at once');
+      expect(stdout).toMatch(/stopped at step 1\d; saved\. Go on with the same command and --resume/);
+      expect(code).toBe(130);
+      expect(await run(['--resume'])).toMatchObject({ code: 0, stderr: '' });
+    },
+  );
+  const rates = metricsOf(folder).flatMap(({ kind, lr }) => (kind === 'train' ? [lr as number] : []));
+  expect(rates[12] / rates[11]).toBeLessThan(0.5); // halved, and the step of the schedule
+  expect(rates[13] / rates[12]).toBeGreaterThan(0.5);
   expect(metricsOf(folder).length).toBe(20 + 4 + 1); // every step, evaluations at 6, 12, 18, 20, the whole part
 });
 

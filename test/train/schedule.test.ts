@@ -27,18 +27,32 @@ describe('learningRate', () => {
     expect(learningRate(0, { ...base, warmupSteps: 0, schedule: 'cosine' })).toBe(1e-3);
   });
 
+  test('halveAt: half of every schedule from that share of the steps on, to the end', () => {
+    for (const schedule of ['cosine', 'wsd', 'constant'] as const) {
+      const whole = (step: number) => learningRate(step, { ...base, schedule });
+      const halved = (step: number) => learningRate(step, { ...base, schedule, halveAt: 0.5 });
+      for (const step of [0, 9, 54]) expect(halved(step)).toBe(whole(step)); // of 110
+      for (const step of [55, 80, 109]) expect(halved(step)).toBe(whole(step) / 2);
+    }
+    const published = { ...base, schedule: 'cosine', warmupSteps: 0, minLrRatio: 0, halveAt: 0.5, steps: 101 } as const;
+    expect(learningRate(50, published)).toBeCloseTo(5e-4, 12);
+    expect(learningRate(51, published)).toBeCloseTo(2.4215e-4, 7);
+  });
+
   test('property: between 0 and lr, and never rising after the warm-up', () => {
     fc.assert(
       fc.property(
         fc.constantFrom('cosine' as const, 'wsd' as const, 'constant' as const),
         fc.integer({ min: 1, max: 200 }),
         fc.nat(50),
-        (schedule, steps, warmupSteps) => {
+        fc.option(fc.double({ min: 0.01, max: 0.99, noNaN: true }), { nil: undefined }),
+        (schedule, steps, warmupSteps, halveAt) => {
           const options = {
             ...base,
             schedule,
             steps: steps + warmupSteps,
             warmupSteps,
+            halveAt,
             decaySteps: Math.floor(steps / 2),
           };
           let last = Number.POSITIVE_INFINITY;

@@ -1,6 +1,6 @@
 /** Settings of the mixer `mlgru`: MatMul-free language models (Zhu et al. 2024, https://arxiv.org/abs/2406.02528). */
 import * as z from 'zod';
-import { mixerSettings } from './mixer.js';
+import { count, mixerSettings } from './mixer.js';
 
 export const mlgruSchema = z.strictObject({
   type: z.literal('mlgru'),
@@ -9,6 +9,13 @@ export const mlgruSchema = z.strictObject({
     .enum(['bit', 'dense'])
     .default('bit')
     .describe('dense: projections in full precision, without norms of their own, whatever the model has'),
+  useShortConv: z.boolean().default(false).describe('causal depthwise convolution and SiLU'),
+  convSize: count().default(4).describe('taps of the short convolution'),
+  convBias: z.boolean().default(false),
+  shareConvKernel: z
+    .boolean()
+    .default(true)
+    .describe('one convolution of what the layer reads; false: one each of the projections i and f'),
   useLowerBound: z.boolean().default(true).describe('deeper layers keep more of their state, as they learn together'),
 });
 
