@@ -195,6 +195,11 @@ The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the sam
     )
     .argument('<folder>', 'folder to write')
     .addOption(new Option('--bits <n>', 'bits of a ternary weight in the file').choices(['2', '1.6']).default('2'))
+    .addOption(
+      new Option('--dtype <type>', 'element type of the other weights in the file')
+        .choices(['F32', 'BF16', 'F16'])
+        .default('F32'),
+    )
     .option('--last', 'take the last checkpoint instead of the best', false)
     .action(async (model: string, folder: string, options: PackFlags) => {
       const { runPack } = await import('./pack.js');

@@ -8,11 +8,13 @@ import { summary, writeModel } from './export.js';
 export interface PackFlags {
   /** Of a ternary weight in the file. */
   bits: '2' | '1.6';
+  /** Of the other weights in the file; in memory they are float32. */
+  dtype: 'F32' | 'BF16' | 'F16';
   last: boolean;
 }
 
-/** `seqmix pack`: weights that are not ternary stay float32. */
-export async function runPack(reference: string, folder: string, { bits, last }: PackFlags): Promise<number> {
+/** `seqmix pack`. */
+export async function runPack(reference: string, folder: string, { bits, dtype, last }: PackFlags): Promise<number> {
   const opened = await openModel(reference, last ? 'last' : 'best');
   const { path, config, weights, step } = opened;
   if (config.modelType !== 'causal_lm')
@@ -23,7 +25,7 @@ export async function runPack(reference: string, folder: string, { bits, last }:
     );
   await useBackend('wasm');
   const model = packModel({ config, weights }, bits === '2' ? '2bit' : 'base3');
-  const { bytes, parameters } = await writeModel(folder, { ...opened, ...model }, 'F32');
+  const { bytes, parameters } = await writeModel(folder, { ...opened, ...model }, dtype);
   console.log(
     `${folder}: ${summary(parameters, step, path)}, packed to ${formatBytes(bytes)} (float32: ${formatBytes(4 * parameters)})`,
   );

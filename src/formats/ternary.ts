@@ -24,6 +24,8 @@ export interface PackedMatrix {
 }
 
 const PER_BYTE = { '2bit': 4, base3: 5 } as const;
+/** A byte of zeros only. */
+const ZEROS = { '2bit': 0b01_01_01_01, base3: 121 } as const; // 1 + 3 + 9 + 27 + 81
 
 /** Bytes of one row of `columns` values. */
 export function packedRowBytes(columns: number, { encoding = '2bit', align = 1 }: TernaryPacking = {}): number {
@@ -95,18 +97,36 @@ export function unpackTernary(
   return values;
 }
 
-/** The same matrix in another packing, row by row: at no time is more than a row unpacked. */
+/**
+ * The same matrix in another packing, row by row: at no time is more than a row unpacked. Where the bytes stay as they are, they are shared.
+ * @throws RangeError for another number of bytes, or a byte that no values give
+ */
 export function repackTernary({ shape, bytes, packing, scale }: PackedMatrix, into: TernaryPacking): PackedMatrix {
   const [rows, columns] = shape;
   const [from, to] = [packedRowBytes(columns, packing), packedRowBytes(columns, into)];
   if (bytes.length !== rows * from)
     throw new RangeError(`repackTernary: a matrix [${shape}] takes ${rows * from} bytes, got ${bytes.length}`);
+  const [{ encoding = '2bit' }, { encoding: other = '2bit' }] = [packing, into];
+  if (encoding === other) return { shape, bytes: realigned(bytes, { rows, from, to, encoding }), packing: into, scale };
   const out = new Uint8Array(rows * to);
   for (let row = 0; row < rows; row++) {
     const values = unpackTernary(bytes.subarray(row * from, (row + 1) * from), [1, columns], packing);
     out.set(packTernary(values, [1, columns], into), row * to);
   }
   return { shape, bytes: out, packing: into, scale };
+}
+
+/** Rows of `from` bytes cut or filled up to `to` bytes. */
+function realigned(
+  bytes: Uint8Array,
+  { rows, from, to, encoding }: { rows: number; from: number; to: number; encoding: TernaryEncoding },
+): Uint8Array {
+  const isBad = (byte: number) => (encoding === '2bit' ? (byte & (byte >> 1) & 0b01_01_01_01) !== 0 : byte > 242);
+  for (let at = 0; at < bytes.length; at++) if (isBad(bytes[at])) throw corrupt(bytes[at], at);
+  if (from === to) return bytes;
+  const out = new Uint8Array(rows * to).fill(ZEROS[encoding]);
+  for (let row = 0; row < rows; row++) out.set(bytes.subarray(row * from, row * from + Math.min(from, to)), row * to);
+  return out;
 }
 
 /** Values in a byte, and what one place is worth over the one before. */

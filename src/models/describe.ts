@@ -25,6 +25,9 @@ export interface CacheComparison {
   heads: number;
 }
 
+/** Bytes by the dtype of the weights that are not packed. */
+export type BytesByDtype = Record<'float32' | 'float16', number>;
+
 export interface LayerDescription {
   mixer: MixerType;
   mlp: 'swiglu' | 'bit_glu' | 'moe';
@@ -45,8 +48,15 @@ export interface ModelDescription {
    */
   active: { layers: number; total: number };
   layers: LayerDescription[];
+  /** Of all weights, not packed. */
+  bytes: BytesByDtype;
   /** Where weights are ternary: how many, and their bytes in each form they can be kept in. */
-  ternary?: { parameters: number; bytes: Record<'float32' | TernaryEncoding, number> };
+  ternary?: {
+    parameters: number;
+    bytes: Record<'float32' | TernaryEncoding, number>;
+    /** Bytes of all weights with the ternary ones packed, by the dtype of the others. */
+    packedModel: Record<TernaryEncoding, BytesByDtype>;
+  };
   /** Every weight, in the order the data flow. */
   weights: { name: string; shape: number[]; parameters: number; active: number }[];
   /** State of one stream (batch 1), all layers together; `at` gives its bytes after so many tokens. */
@@ -81,7 +91,8 @@ export function describe(
       active: total(weights.filter(({ name }) => name.startsWith(`model.layers.${i}.`)).map(({ active }) => active)),
       state: growth((position) => mixer.stateSize(1, position)),
     })),
-    ternary: describeTernary(config),
+    bytes: bytesOf(total(weights.map(({ parameters }) => parameters))),
+    ternary: describeTernary(config, total(weights.map(({ parameters }) => parameters))),
     weights,
     state: {
       ...growth(bytesAt),
@@ -92,14 +103,21 @@ export function describe(
 }
 
 /** Each matrix takes whole bytes per row and 4 for its scale. */
-function describeTernary(config: ModelConfig): ModelDescription['ternary'] {
+function describeTernary(config: ModelConfig, all: number): ModelDescription['ternary'] {
   const shapes = [...ternaryShapes(config).values()];
   if (shapes.length === 0) return undefined;
   const parameters = total(shapes.map(([rows, columns]) => rows * columns));
   const packed = (encoding: TernaryEncoding) =>
     total(shapes.map(([rows, columns]) => rows * packedRowBytes(columns, { encoding }) + 4));
-  return { parameters, bytes: { float32: 4 * parameters, '2bit': packed('2bit'), base3: packed('base3') } };
+  const bytes = { float32: 4 * parameters, '2bit': packed('2bit'), base3: packed('base3') };
+  const model = (encoding: TernaryEncoding) => bytesOf(all - parameters, bytes[encoding]);
+  return { parameters, bytes, packedModel: { '2bit': model('2bit'), base3: model('base3') } };
 }
+
+const bytesOf = (parameters: number, packed = 0): BytesByDtype => ({
+  float32: packed + 4 * parameters,
+  float16: packed + 2 * parameters,
+});
 
 type WeightDescription = ModelDescription['weights'][number];
 
@@ -149,7 +167,7 @@ const total = (numbers: number[]) => numbers.reduce((sum, n) => sum + n, 0);
 
 /** The description as a table for people. Layers that are alike are shown once. */
 export function formatDescription(description: ModelDescription): string {
-  const { config, parameters, active, layers, ternary, weights, state } = description;
+  const { config, parameters, active, layers, bytes, ternary, weights, state } = description;
   const { hiddenSize, numLayers, vocabSize, tieEmbeddings } = config;
   const { total: all, ...parts } = parameters;
   const groups = alike(layers);
@@ -160,6 +178,8 @@ export function formatDescription(description: ModelDescription): string {
     `${config.modelType}: ${n(all)} parameters; hidden size ${n(hiddenSize)}, ${n(numLayers)} layers, vocabulary ${n(vocabSize)}`,
     `active in a token: ${n(active.total)} parameters, ${n(active.layers)} without the head`,
     ...(ternary ? [ternaryLine(config, ternary)] : []),
+    '',
+    ...table(byteRows(bytes, ternary)),
     '',
     ...table([
       ['part', 'parameters', 'share'],
@@ -188,6 +208,17 @@ export function formatDescription(description: ModelDescription): string {
     ...table(state.at.map(({ position, bytes }) => [`  at ${n(position)} tokens`, `${n(bytes)} bytes`])),
     ...(state.ifAll ? compared(state.perToken, state.ifAll) : []),
   ].join('\n');
+}
+
+function byteRows(bytes: BytesByDtype, ternary: ModelDescription['ternary']): string[][] {
+  const row = (what: string, { float32, float16 }: BytesByDtype) => [what, n(float32), n(float16)];
+  return [
+    ['bytes of weights', 'float32', '16 bits'],
+    row('not packed', bytes),
+    ...(ternary
+      ? [row('ternary in 2 bits', ternary.packedModel['2bit']), row('ternary in base 3', ternary.packedModel.base3)]
+      : []),
+  ];
 }
 
 function ternaryLine({ packed }: ModelConfig, { parameters, bytes }: NonNullable<ModelDescription['ternary']>): string {

@@ -4,6 +4,7 @@
  */
 
 export { configFromFla, configToFla, isFlaConfig, weightsFromFla } from './adapters/fla.js';
+export { configFromHgrnBit, configToHgrnBit, isHgrnBitConfig, weightsFromHgrnBit } from './adapters/hgrnBit.js';
 export {
   configFromHybridQwen3,
   configToHybridQwen3,

@@ -48,7 +48,7 @@ export function pretrainedNames(): string[] {
 
 /**
  * Loads weights and config; every file of ours is verified.
- * @param reference a name in `pretrained/`, or a folder: of a run, a checkpoint, an exported model, or a published model (`fla-hub`, Kimi Linear, hybrids of Qwen3)
+ * @param reference a name in `pretrained/`, or a folder: of a run, a checkpoint, an exported model, or a published model (`fla-hub`, Kimi Linear, hybrids of Qwen3, MatMul-free)
  *   (`config.json` and `model.safetensors`, whole or in shards)
  * @param prefer which checkpoint of a run: `best` (default, else the last) or `last`
  * @throws Error naming what was looked for and what there is; CheckpointError for damaged files

@@ -60,6 +60,10 @@ test('repacked: the bytes that the other packing gives', () => {
       const bytes = packTernary(values, shape, into);
       expect(repackTernary(matrix, into)).toEqual({ shape, bytes, packing: into, scale: 2 });
     }
+  const whole = { shape, bytes: packTernary(values, shape, packings[0]), packing: packings[0], scale: 2 };
+  expect(repackTernary(whole, packings[0]).bytes).toBe(whole.bytes);
+  const damaged = { ...whole, bytes: whole.bytes.with(7, 0b11) };
+  for (const into of packings) expect(() => repackTernary(damaged, into)).toThrow('is 3, which no values give');
   const short = { shape, bytes: new Uint8Array(4), packing: packings[0], scale: 1 };
   expect(() => repackTernary(short, packings[1])).toThrow('a matrix [5,23] takes 30 bytes, got 4');
 });

@@ -21,7 +21,7 @@ const config: ConstructorParameters<typeof CausalLM>[0] = {
   ...{ mlp: { type: 'bit_glu', intermediateSize: 128 }, ...lively },
 };
 const encodings = { '2': '2bit', '1.6': 'base3' } as const;
-const flags = (bits: '2' | '1.6') => ({ bits, last: false });
+const flags = (bits: '2' | '1.6', dtype: 'F32' | 'BF16' = 'F32') => ({ bits, dtype, last: false });
 let whole: CausalLM;
 
 beforeAll(async () => {
@@ -89,6 +89,23 @@ describe.each(['2', '1.6'] as const)('%s bits', (bits) => {
     await expect(runPack(at(bits), at('again'), flags('2'))).rejects.toThrow(/the model is packed \(.*\) already/);
     expect(readdirSync(folder)).not.toContain('again');
   });
+});
+
+test('the other weights in 16 bits: half their bytes, and the ternary ones as they were', async () => {
+  await runPack(at('whole'), at('bf16'), flags('2', 'BF16'));
+  expect(readFileSync(join(at('bf16'), 'README.md'), 'utf8')).toContain('stored as BF16, ternary weights in 2 bits');
+  const [file, want] = ['bf16', '2'].map((name) => readSafetensors(readFileSync(join(at(name), 'model.safetensors'))));
+  for (const [name, { dtype, data, shape }] of file.tensors) {
+    const whole = want.tensors.get(name)!;
+    if (whole.dtype === 'U8' || name.endsWith('_scale')) expect({ dtype, data, shape }, name).toEqual(whole);
+    else expect(dtype, name).toBe('BF16');
+  }
+  const model = createModel(await openModel(at('bf16')));
+  const table = model.weights.get('model.embeddings.weight') as tf.Variable;
+  const own = whole.weights.get('model.embeddings.weight') as tf.Variable;
+  const [got, exact] = [table, own].map((w) => w.dataSync());
+  for (const [i, x] of got.entries()) expect(Math.abs(x - exact[i])).toBeLessThanOrEqual(2 ** -8 * Math.abs(exact[i]));
+  model.dispose();
 });
 
 test('a folder is not packed onto itself', async () => {

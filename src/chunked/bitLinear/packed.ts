@@ -40,8 +40,11 @@ export async function packedMatrix({ data, scale, shape }: PackedWeight): Promis
   return { shape, bytes: new Uint8Array(words.slice().buffer), packing, scale: factor };
 }
 
-const wordsOf = (bytes: Uint8Array, [rows, columns]: [number, number]) =>
-  tf.tensor2d(new Int32Array(bytes.buffer), [rows, packedRowBytes(columns, packing) / 4], 'int32');
+const wordsOf = (given: Uint8Array, [rows, columns]: [number, number]) => {
+  const bytes = given.byteOffset % 4 ? given.slice() : given; // a file may hold it at any byte
+  const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+  return tf.tensor2d(words, [rows, packedRowBytes(columns, packing) / 4], 'int32');
+};
 
 /** The ternary weight as floats -1, 0 and 1, [O, I]. */
 export function unpackWeight({ data, shape }: PackedWeight): tf.Tensor {

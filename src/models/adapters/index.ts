@@ -3,6 +3,7 @@
 import type { ModelConfig } from '../config.js';
 import type { NamedArrays } from '../trainableModel.js';
 import { configFromFla, isFlaConfig, weightsFromFla } from './fla.js';
+import { configFromHgrnBit, isHgrnBitConfig, weightsFromHgrnBit } from './hgrnBit.js';
 import { configFromHybridQwen3, isHybridConfig, weightsFromHybridQwen3 } from './hybridQwen3.js';
 import { configFromKimiLinear, isKimiLinearConfig, weightsFromKimiLinear } from './kimiLinear.js';
 
@@ -19,6 +20,7 @@ const families: readonly Family[] = [
   { is: isFlaConfig, config: configFromFla, weights: weightsFromFla },
   { is: isHybridConfig, config: configFromHybridQwen3, weights: weightsFromHybridQwen3 },
   { is: isKimiLinearConfig, config: configFromKimiLinear, weights: weightsFromKimiLinear },
+  { is: isHgrnBitConfig, config: configFromHgrnBit, weights: weightsFromHgrnBit },
 ];
 
 /** The family a `config.json` is of; undefined for a config of ours. */
