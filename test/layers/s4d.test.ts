@@ -43,6 +43,56 @@ for (const options of cases)
 const weightsOf = (layer: S4D) =>
   Object.fromEntries([...layer.weightsByName()].map(([name, w]) => [name, values(w)])) as Record<string, Float32Array>;
 
+/** Makes the output projection of a layer without a gate the identity. */
+function passOutputsOn(layer: S4D): void {
+  const weights = layer.weightsByName();
+  weights.get('output_linear.0.weight')?.assign(tf.eye(6));
+  weights.get('output_linear.0.bias')?.assign(tf.zeros([6]));
+}
+
+/** What a raw weight stands for, by the published layer's options. */
+const transforms = {
+  exp: Math.exp,
+  relu: (x: number) => Math.max(x, 0) + 1e-4,
+  sigmoid: (x: number) => 1 / (1 + Math.exp(-x)),
+  softplus: (x: number) => Math.log1p(Math.exp(x)),
+};
+
+test.each([
+  { realTransform: 'exp', dtTransform: 'exp' },
+  { realTransform: 'relu', dtTransform: 'softplus' },
+  { realTransform: 'sigmoid', dtTransform: 'softplus' },
+  { realTransform: 'softplus', dtTransform: 'exp' },
+] as const)('weights of any sign: decays by $realTransform, steps by $dtTransform', ({ realTransform, dtTransform }) =>
+  inScope(() => {
+    const T = 12;
+    const layer = make({ realTransform, dtTransform, activation: null, gate: null });
+    passOutputsOn(layer);
+    const x = tf.tensor(normal(8, T * 6), [1, T, 6]);
+    const names = [
+      dtTransform === 'exp' ? 'kernel.log_dt' : 'kernel.inv_dt',
+      realTransform === 'exp' ? 'kernel.log_A_real' : 'kernel.A_real',
+    ];
+    layer.forward(x); // builds
+    for (const [i, name] of names.entries()) {
+      const w = layer.weightsByName().get(name) as tf.Variable;
+      w.assign(tf.tensor(normal(9 + i, w.size), w.shape));
+    }
+    const w = weightsOf(layer);
+    const dt = Array.from(w[names[0]], transforms[dtTransform]);
+    const decay = Array.from(w[names[1]], transforms[realTransform]);
+    const want = diagonalSsmOracle(
+      {
+        ...{ u: values(x), dt, a: decay.flatMap((r, i) => [-r, w['kernel.A_imag'][i]]) },
+        ...{ b: w['kernel.B'], c: w['kernel.C'], d: w.D },
+      },
+      { B: 1, T, H: 6, M: 4, R: 6, dtPerMode: false },
+    );
+    expectClose('y', layer.forward(x).y, want.o, 1e-5);
+    layer.dispose();
+  }),
+);
+
 describe('both directions', () => {
   const both = (options: object = {}) => make({ bidirectional: true, name: 'both', ...options });
 
@@ -52,15 +102,7 @@ describe('both directions', () => {
       const layer = both({ form, activation: null, gate: null });
       const w = weightsOf(layer);
       const x = tf.tensor(normal(4, T * 6), [1, T, 6]);
-      const eye = Float32Array.from({ length: 36 }, (_, i) => (i % 7 === 0 ? 1 : 0));
-      layer
-        .weightsByName()
-        .get('output_linear.0.weight')
-        ?.assign(tf.tensor(eye, [6, 6]));
-      layer
-        .weightsByName()
-        .get('output_linear.0.bias')
-        ?.assign(tf.zeros([6]));
+      passOutputsOn(layer);
       const a = Array.from(w['kernel.log_A_real']).flatMap((r, i) => [-Math.exp(r), w['kernel.A_imag'][i]]);
       const want = diagonalSsmOracle(
         {
@@ -112,15 +154,7 @@ describe('training', () => {
   test('dropout: channels at all tokens, drawn from the stream given, and only in training', () =>
     inScope(() => {
       const layer = make({ dropout: 0.5, gate: null, name: 'drop' });
-      const eye = Float32Array.from({ length: 36 }, (_, i) => (i % 7 === 0 ? 1 : 0));
-      layer
-        .weightsByName()
-        .get('output_linear.0.weight')
-        ?.assign(tf.tensor(eye, [6, 6]));
-      layer
-        .weightsByName()
-        .get('output_linear.0.bias')
-        ?.assign(tf.zeros([6]));
+      passOutputsOn(layer);
       const x = tf.tensor(normal(6, 2 * 9 * 6), [2, 9, 6]);
       const all = layer.forward(x).y;
       const ratio = (seed: number) => values(tf.div(layer.forward(x, undefined, { training: new Rng(seed) }).y, all));
