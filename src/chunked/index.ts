@@ -59,6 +59,8 @@ export {
   type FlashAttentionOutput,
   flashAttention,
 } from './flashAttention/index.js';
+export { type FlashBiasInputs, type FlashBiasOptions, flashBias } from './flashBias/index.js';
+export { type MultiplicativeBiasInputs, multiplicativeBias } from './flashBias/multiplicative.js';
 export { type GatedDeltaRuleInputs, gatedDeltaRule } from './gatedDeltaRule/index.js';
 export { gatedKalmaNet } from './gatedKalmaNet/index.js';
 export type {

@@ -8,3 +8,9 @@ import * as tf from '@tensorflow/tfjs';
 export function append(past: tf.Tensor | undefined, now: tf.Tensor): tf.Tensor {
   return past?.shape[1] ? tf.concat([past, now], 1) : now;
 }
+
+/** The last `n` of [B, S, G, D] along S. */
+export function keepLast(x: tf.Tensor, n: number): tf.Tensor {
+  const [B, S, G, D] = x.shape as [number, number, number, number];
+  return n === S ? x : tf.slice(x, [0, S - n, 0, 0], [B, n, G, D]);
+}

@@ -4,6 +4,7 @@ export { BitGLU, type BitGLUOptions } from './bitGLU.js';
 export { BitLinear, type BitLinearOptions } from './bitLinear.js';
 export { DeltaNet, type DeltaNetOptions } from './deltaNet.js';
 export { type DropoutOptions, dropout } from './dropout.js';
+export { FlashBiasAttention, type FlashBiasAttentionOptions } from './flashBiasAttention.js';
 export { GatedDeltaNet, type GatedDeltaNetOptions } from './gatedDeltaNet.js';
 export { GatedKalmaNet, type GatedKalmaNetOptions } from './gatedKalmaNet.js';
 export { GatedLinearAttention, type GatedLinearAttentionOptions } from './gatedLinearAttention.js';

@@ -2,6 +2,7 @@
 import {
   BitGLU,
   DeltaNet,
+  FlashBiasAttention,
   GatedDeltaNet,
   GatedKalmaNet,
   GatedLinearAttention,
@@ -25,6 +26,7 @@ type Build<M> = (mixer: Omit<M, 'type'>, model: Model, layer: number) => SeqLaye
 
 const builders: { [T in MixerType]: Build<MixerConfigOf<T>> } = {
   delta_net: (m, model) => new DeltaNet({ ...m, ...model }),
+  flash_bias_attention: (m, model) => new FlashBiasAttention({ ...m, ...model }),
   gated_delta_net: (m, model) => new GatedDeltaNet({ ...m, ...withOwnEps(m, model) }),
   gka: (m, model) => new GatedKalmaNet({ ...m, ...withOwnEps(m, model) }),
   gla: ({ gateFn, ...m }, model) =>

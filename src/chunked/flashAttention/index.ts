@@ -3,10 +3,10 @@
  * https://arxiv.org/abs/2307.08691), with key heads shared by groups of query heads (https://arxiv.org/abs/2305.13245).
  */
 import type * as tf from '@tensorflow/tfjs';
-import { checkCuSeqlens, checkDtype, checkGiven, checkPositiveInt, checkShapes } from '../check.js';
 import { detached } from '../detached.js';
 import { isFused, type PlainForm } from '../form.js';
 import { fusedFlashAttention } from './fused.js';
+import { checkAttention } from './inputs.js';
 import { plainFlashAttention } from './plain.js';
 
 /** All float32. B batch, T queries, S keys, H query heads, G key heads (H a multiple of G), K key width, V value width. */
@@ -59,63 +59,14 @@ export function flashAttention(
   inputs: FlashAttentionInputs,
   options: FlashAttentionOptions = {},
 ): FlashAttentionOutput {
-  checkInputs(inputs, options);
+  checkAttention('flashAttention', inputs, options);
   const { causal = true, window, cuSeqlens, biasGradient = true, form = 'auto' } = options;
   const { scale = (inputs.q.shape[3] as number) ** -0.5 } = options;
+  const { q, k, v, bias, keyMask } = inputs;
   const run = isFused('flashAttention', form) ? fusedFlashAttention : plainFlashAttention;
-  const constant = inputs.bias && !biasGradient ? detached(inputs.bias) : undefined;
-  const result = run(constant ? { ...inputs, bias: constant } : inputs, {
-    scale,
-    causal,
-    window,
-    cuSeqlens,
-    biasGradient,
-  });
+  const constant = bias && !biasGradient ? detached(bias) : undefined;
+  const settings = { scale, causal, window, cuSeqlens, biasGradient, factorGradient: false };
+  const result = run({ q, k, v, bias: constant ?? bias, keyMask }, settings);
   constant?.dispose(); // a tape that needs it keeps a copy
   return result;
-}
-
-/** All options of an attention, as its forms take them. */
-export interface AttentionSettings extends AttentionMask {
-  scale: number;
-  causal: boolean;
-  biasGradient: boolean;
-}
-
-function checkInputs(
-  { q, k, v, bias, keyMask }: FlashAttentionInputs,
-  { causal = true, window, cuSeqlens, scale }: FlashAttentionOptions,
-): void {
-  checkGiven('flashAttention', { q, k, v });
-  checkDtype('flashAttention', { q, k, v, bias });
-  checkDtype('flashAttention', { keyMask }, 'bool');
-  checkShapes('flashAttention', { q: [q, [null, null, null, null]] });
-  const [B, T, H, K] = q.shape;
-  checkShapes('flashAttention', { k: [k, [B, null, null, K]] });
-  const [, S, G] = k.shape;
-  checkShapes('flashAttention', { v: [v, [B, S, G, null]] });
-  checkShapes('flashAttention', { keyMask: [keyMask, [B, S]], bias: [bias, [null, null, T, S]] });
-  if (bias && ![1, B].includes(bias.shape[0]))
-    throw new RangeError(`flashAttention: bias must be of 1 sequence or of all ${B}, got ${bias.shape[0]}`);
-  if (bias && ![1, H].includes(bias.shape[1] as number))
-    throw new RangeError(`flashAttention: bias must be of 1 head or of all ${H}, got ${bias.shape[1]}`);
-  if (q.size === 0 || k.size === 0 || v.size === 0)
-    throw new RangeError(
-      `flashAttention: q, k and v must not be empty, got [${q.shape.join(',')}], [${k.shape.join(',')}] and [${v.shape.join(',')}]`,
-    );
-  if (H % G !== 0)
-    throw new RangeError(`flashAttention: the heads of q must be a multiple of those of k, got ${H} and ${G}`);
-  if (causal && S < T)
-    throw new RangeError(
-      `flashAttention: causal queries are the last of the keys' positions and need S >= T, got S = ${S} and T = ${T}; give every key, or causal: false`,
-    );
-  if (cuSeqlens && S !== T)
-    throw new RangeError(`flashAttention: cuSeqlens needs as many keys as queries, got S = ${S} and T = ${T}`);
-  checkCuSeqlens('flashAttention', cuSeqlens, B, T);
-  if (window !== undefined) {
-    checkPositiveInt('flashAttention', 'window', window);
-    if (!causal) throw new RangeError(`flashAttention: window ${window} needs causal: true, got causal: false`);
-  }
-  if (scale !== undefined && !Number.isFinite(scale))
-    throw new RangeError(`flashAttention: scale must be a finite number, got ${scale}`);
 }

@@ -1,6 +1,7 @@
 /** The settings of every mixing layer by its type. A new mixer adds one file here, one line below, and one in `../registry.ts`. */
 import * as z from 'zod';
 import { deltaNet } from './deltaNet.js';
+import { flashBiasAttention } from './flashBiasAttention.js';
 import { gatedDeltaNet } from './gatedDeltaNet.js';
 import { gka } from './gka.js';
 import { gla } from './gla.js';
@@ -14,6 +15,7 @@ import { softmaxAttention } from './softmaxAttention.js';
 
 export const mixers = {
   delta_net: deltaNet,
+  flash_bias_attention: flashBiasAttention,
   gated_delta_net: gatedDeltaNet,
   gka,
   gla,

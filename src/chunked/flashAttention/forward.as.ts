@@ -1,0 +1,180 @@
+/** The forward pass: a tile of queries against all tiles of keys that it sees. */
+import { expBelow89, madd } from '../wasm/lib/math.as';
+import { sums4 } from '../wasm/lib/product.as';
+import { packRows, pad8 } from '../wasm/lib/rows.as';
+import { LOWEST, maxima4, scaleRow, writeLse } from './softmax.as';
+import { step } from './step.as';
+import { addTerms, hideKeys, place, SCORES_ROW, Terms } from './terms.as';
+import {
+  biasedScores, endColumn, endKey, firstColumn, firstKey, hide, KEYS, packKeyPanels, packTile, QUERIES, stripOutputs, writeRows,
+} from './tiles.as';
+
+// State of a strip: running maxima [4], running sums [4].
+
+/** Scores become exp(score - maximum); the state takes them in, and what was summed under an older maximum is scaled down. */
+function softmaxStrip(scores: usize, col: i32, end: i32, state: usize, out: usize, row: usize): void {
+  const first = scores + (<usize>col << 2), stop = scores + (<usize>end << 2);
+  const lowest = f32x4.splat(-Infinity), zero = f32x4.splat(0);
+  let a = lowest, b = lowest, c = lowest, d = lowest;
+  for (let p = first; p < stop; p += 16) {
+    a = f32x4.max(a, v128.load(p));
+    b = f32x4.max(b, v128.load(p, SCORES_ROW));
+    c = f32x4.max(c, v128.load(p, 2 * SCORES_ROW));
+    d = f32x4.max(d, v128.load(p, 3 * SCORES_ROW));
+  }
+  const before = v128.load(state), largest = f32x4.max(before, maxima4(a, b, c, d));
+  const kept = expBelow89(f32x4.sub(before, largest));
+  const m0 = v128.shuffle<f32>(largest, largest, 0, 0, 0, 0), m1 = v128.shuffle<f32>(largest, largest, 1, 1, 1, 1);
+  const m2 = v128.shuffle<f32>(largest, largest, 2, 2, 2, 2), m3 = v128.shuffle<f32>(largest, largest, 3, 3, 3, 3);
+  a = b = c = d = zero;
+  for (let p = first; p < stop; p += 16) {
+    const w = expBelow89(f32x4.sub(v128.load(p), m0)), x = expBelow89(f32x4.sub(v128.load(p, SCORES_ROW), m1));
+    v128.store(p, w);
+    v128.store(p, x, SCORES_ROW);
+    a = f32x4.add(a, w);
+    b = f32x4.add(b, x);
+    const y = expBelow89(f32x4.sub(v128.load(p, 2 * SCORES_ROW), m2));
+    const z = expBelow89(f32x4.sub(v128.load(p, 3 * SCORES_ROW), m3));
+    v128.store(p, y, 2 * SCORES_ROW);
+    v128.store(p, z, 3 * SCORES_ROW);
+    c = f32x4.add(c, y);
+    d = f32x4.add(d, z);
+  }
+  v128.store(state, largest);
+  v128.store(state, madd(v128.load(state, 16), kept, sums4(a, b, c, d)), 16);
+  if (!v128.any_true(f32x4.ne(kept, f32x4.splat(1)))) return;
+  scaleRow(out, row, f32x4.extract_lane(kept, 0));
+  scaleRow(out + row, row, f32x4.extract_lane(kept, 1));
+  scaleRow(out + 2 * row, row, f32x4.extract_lane(kept, 2));
+  scaleRow(out + 3 * row, row, f32x4.extract_lane(kept, 3));
+}
+/** Bytes of scratch of flashAttentionFwd; S is the largest number of keys of a sequence, R = H / G. */
+export function flashAttentionFwdScratch(S: i32, R: i32, K: i32, V: i32, rank: i32): usize {
+  const Kp = pad8(K), Vp = pad8(V), Rp = pad8(rank), tiles = <usize>((S + KEYS - 1) / KEYS);
+  const whole = keyTilesAt(0, Kp, Vp, Rp) + tiles * keyTile(Kp, Vp, Rp);
+  return max(whole, SCORES_ROW + (<usize>(R * (Vp + 4)) << 2));
+}
+
+// Scratch of a tile of queries: rows [64, Kp], outputs [64, Vp], states of 16 strips, scores of a strip, factors [64, Rp]; then the tiles
+// of keys: key panels, values in panels, key panels of their factors.
+// @ts-ignore: decorator
+@inline
+function outputsAt(s: usize, Kp: i32): usize { return s + (<usize>Kp << 8); }
+// @ts-ignore: decorator
+@inline
+function statesAt(s: usize, Kp: i32, Vp: i32): usize { return outputsAt(s, Kp) + (<usize>Vp << 8); }
+// @ts-ignore: decorator
+@inline
+function stripAt(s: usize, Kp: i32, Vp: i32): usize { return statesAt(s, Kp, Vp) + 512; }
+// @ts-ignore: decorator
+@inline
+function factorsAt(s: usize, Kp: i32, Vp: i32): usize { return stripAt(s, Kp, Vp) + 4 * SCORES_ROW; }
+// @ts-ignore: decorator
+@inline
+function keyTilesAt(s: usize, Kp: i32, Vp: i32, Rp: i32): usize { return factorsAt(s, Kp, Vp) + (<usize>Rp << 8); }
+/** Bytes of a tile of keys. */
+// @ts-ignore: decorator
+@inline
+function keyTile(Kp: i32, Vp: i32, Rp: i32): usize { return <usize>(Kp + Vp + Rp) << 8; }
+
+/**
+ * q [*, H, K], k [*, G, K], v [*, G, V], o [*, H, V], lse and rest [*, H], where * counts tokens: sequence n is the queries offsets[n]
+ * to offsets[n + 1] and the keys keyOffsets[n] to keyOffsets[n + 1]. `rest` is what rounding took from lse. `terms` is a table as the class
+ * `Terms` has it.
+ */
+export function flashAttentionFwd(
+  q: usize, k: usize, v: usize, o: usize, lse: usize, rest: usize, offsets: usize, keyOffsets: usize,
+  N: i32, H: i32, G: i32, K: i32, V: i32, causal: bool, window: i32, scale: f32, terms: usize, s: usize,
+): void {
+  const x = changetype<Terms>(terms), R = H / G, keyRow = <usize>(G * K) << 2, valueRow = <usize>(G * V) << 2;
+  for (let n = 0; n < N; n++, offsets += 4, keyOffsets += 4) {
+    const query = load<i32>(offsets), key = load<i32>(keyOffsets), T = load<i32>(offsets, 4) - query, S = load<i32>(keyOffsets, 4) - key;
+    for (let g = 0; g < G; g++) {
+      const keys = <usize>key * <usize>G + <usize>g, kg = k + keys * (<usize>K << 2), vg = v + keys * (<usize>V << 2);
+      for (let h = g * R; h < (g + 1) * R; h++) {
+        const at = <usize>query * <usize>H + <usize>h;
+        const qh = q + at * (<usize>K << 2), oh = o + at * (<usize>V << 2), lh = lse + (at << 2), eh = rest + (at << 2);
+        if (T == 1) {
+          step(x, n, h, R, query, key, qh, kg, vg, oh, lh, eh, S, firstKey(0, S - 1, window), keyRow, valueRow, K, V, scale, s);
+          break; // it has done all heads of the group
+        }
+        place(x, n, h, query, key, S - T);
+        if (h == g * R) packKeyTiles(kg, vg, S, keyRow, valueRow, K, V, x.rank, s);
+        if (h == g * R || x.phiKHead) packKeyFactors(x, S, K, V, s);
+        headFwd(x, qh, oh, lh, eh, T, S, H, K, V, causal, window, scale, s);
+      }
+    }
+  }
+}
+
+function packKeyTiles(k: usize, v: usize, S: i32, keyRow: usize, valueRow: usize, K: i32, V: i32, rank: i32, s: usize): void {
+  const Kp = pad8(K), Vp = pad8(V), Rp = pad8(rank);
+  let tile = keyTilesAt(s, Kp, Vp, Rp);
+  for (let j = 0; j < S; j += KEYS, k += keyRow << 6, v += valueRow << 6, tile += keyTile(Kp, Vp, Rp)) {
+    packKeyPanels(k, keyRow, min(KEYS, S - j), K, tile);
+    packTile(v, valueRow, min(KEYS, S - j), V, tile + (<usize>Kp << 8));
+  }
+}
+
+function packKeyFactors(x: Terms, S: i32, K: i32, V: i32, s: usize): void {
+  if (!x.rank) return;
+  const Kp = pad8(K), Vp = pad8(V), Rp = pad8(x.rank);
+  let tile = keyTilesAt(s, Kp, Vp, Rp) + (<usize>(Kp + Vp) << 8), phi = x.phiKAt;
+  for (let j = 0; j < S; j += KEYS, phi += x.phiKRow << 6, tile += keyTile(Kp, Vp, Rp))
+    packKeyPanels(phi, x.phiKRow, min(KEYS, S - j), x.rank, tile);
+}
+
+/** All queries of one head. */
+function headFwd(
+  x: Terms, q: usize, o: usize, lse: usize, rest: usize, T: i32, S: i32, H: i32, K: i32, V: i32,
+  causal: bool, window: i32, scale: f32, s: usize,
+): void {
+  const Kp = pad8(K), Vp = pad8(V), outputs = outputsAt(s, Kp), states = statesAt(s, Kp, Vp);
+  const queryRow = <usize>(H * K) << 2, outputRow = <usize>(H * V) << 2, lseRow = <usize>H << 2;
+  for (let t = 0; t < T; t += QUERIES) {
+    const n = min(QUERIES, T - t);
+    packRows(q, queryRow, n, K, s, QUERIES, scale);
+    if (x.rank) packRows(x.phiQAt + <usize>t * x.phiQRow, x.phiQRow, n, x.rank, factorsAt(s, Kp, Vp), QUERIES, 1);
+    memory.fill(outputs, 0, <usize>Vp << 8);
+    for (let p = states; p < states + 512; p += 32) {
+      v128.store(p, f32x4.splat(LOWEST));
+      v128.store(p, f32x4.splat(0), 16);
+    }
+    tileFwd(x, t, n, T, S, Kp, Vp, causal, window, s);
+    for (let r = 0; r < n; r++, lse += lseRow, rest += lseRow) {
+      const state = states + (<usize>(r >> 2) << 5) + (<usize>(r & 3) << 2), sum = load<f32>(state, 16);
+      store<f32>(state, writeLse(load<f32>(state), sum, lse, rest));
+    }
+    for (let r = 0; r < n; r += 4)
+      writeRows(
+        outputs + <usize>r * (<usize>Vp << 2), min(4, n - r), V, o + <usize>r * outputRow, outputRow,
+        states + (<usize>r << 3), 4,
+      );
+    q += queryRow << 6;
+    o += outputRow << 6;
+  }
+}
+
+/** A tile of n queries from query t against all tiles of keys that it sees. */
+function tileFwd(
+  x: Terms, t: i32, n: i32, T: i32, S: i32, Kp: i32, Vp: i32, causal: bool, window: i32, s: usize,
+): void {
+  const shift = S - T, strip = stripAt(s, Kp, Vp), outputs = outputsAt(s, Kp), states = statesAt(s, Kp, Vp);
+  const rank = x.rank, Rp = pad8(rank), factors = factorsAt(s, Kp, Vp);
+  const first = firstKey(t, shift, window) & ~(KEYS - 1), last = endKey(t + n - 1, S, shift, causal);
+  for (let j = first; j < last; j += KEYS) {
+    const keys = keyTilesAt(s, Kp, Vp, Rp) + <usize>(j / KEYS) * keyTile(Kp, Vp, Rp);
+    const values = keys + (<usize>Kp << 8), keyFactors = values + (<usize>Vp << 8);
+    for (let r = 0; r < n; r += 4) {
+      const i = <usize>(r >> 2), col = firstColumn(t + r, j, shift, window), end = endColumn(t + r, j, S, shift, causal);
+      if (col >= end) continue;
+      const out = outputs + i * (<usize>Vp << 4);
+      biasedScores(factors + i * (<usize>Rp << 4), rank, keyFactors, s + i * (<usize>Kp << 4), Kp, keys, col, end, strip);
+      addTerms(x, strip, t + r, j, min(4, n - r), col, min(end, S - j), shift);
+      hide(strip, t + r, j, col, end, S, shift, causal, window);
+      hideKeys(x, strip, j, 4, col, min(end, S - j));
+      softmaxStrip(strip, col, end, states + (i << 5), out, <usize>Vp << 2);
+      stripOutputs(strip, values, col, end, out, Vp);
+    }
+  }
+}

@@ -1,0 +1,128 @@
+/**
+ * What forward and backward share: tiles, what a query sees, packing, products of a strip of 4 queries.
+ *
+ * Names: Kp, Vp, Rp = K, V, rank padded to multiples of 8. "Panel": 8 columns, 32 bytes a row (wasm/lib/product.as.ts); "key panel": the
+ * transpose of 8 keys, [Kp, 8]. Missing rows and columns are 0.
+ */
+import { tileProduct } from '../wasm/lib/product.as';
+import { packPanel, packTransposed, pad8 } from '../wasm/lib/rows.as';
+import { storeN } from '../wasm/lib/tail.as';
+import { SCORES_ROW } from './terms.as';
+
+/** Keys in a tile. */
+// @ts-ignore: decorator
+@inline
+export const KEYS: i32 = 64;
+/** Queries in a tile. */
+// @ts-ignore: decorator
+@inline
+export const QUERIES: i32 = 64;
+/** Bytes of a panel of a tile's rows (queries or keys). */
+// @ts-ignore: decorator
+@inline
+export const TILE_PANEL: usize = 2048;
+
+// ---- What a query sees --------------------------------------------------------------------------------------------------------
+// Positions count from the first key of a sequence. `shift` = S - T, the position of its first query; `window` = 0: no window.
+
+/** The first key that query t sees. */
+// @ts-ignore: decorator
+@inline
+export function firstKey(t: i32, shift: i32, window: i32): i32 {
+  return window ? max(0, t + shift - window + 1) : 0;
+}
+
+/** The end of the keys that query t sees. */
+// @ts-ignore: decorator
+@inline
+export function endKey(t: i32, S: i32, shift: i32, causal: bool): i32 {
+  return causal ? min(S, t + shift + 1) : S;
+}
+
+/** The first column of a tile from key j that the strip from query t sees, rounded down to 8; KEYS or more where it sees none. */
+// @ts-ignore: decorator
+@inline
+export function firstColumn(t: i32, j: i32, shift: i32, window: i32): i32 {
+  return max(0, firstKey(t, shift, window) - j) & ~7;
+}
+
+/** The end of those columns, rounded up to 8; 0 or less where it sees none. */
+// @ts-ignore: decorator
+@inline
+export function endColumn(t: i32, j: i32, S: i32, shift: i32, causal: bool): i32 {
+  return min(KEYS, pad8(endKey(t + 3, S, shift, causal) - j));
+}
+
+/** Scores that a query of the strip does not see become -Infinity; returns at once where all see all columns from `col` to `end`. */
+export function hide(scores: usize, t: i32, j: i32, col: i32, end: i32, S: i32, shift: i32, causal: bool, window: i32): void {
+  if (endKey(t, S, shift, causal) >= j + end && firstKey(t + 3, shift, window) <= j + col) return;
+  const lowest = f32x4.splat(-Infinity);
+  for (let r = 0; r < 4; r++, t++, scores += SCORES_ROW) {
+    const first = i32x4.splat(firstKey(t, shift, window) - j), last = i32x4.splat(endKey(t, S, shift, causal) - j - 1);
+    let at = i32x4.add(i32x4.splat(col), i32x4(0, 1, 2, 3));
+    for (let p = scores + (<usize>col << 2), stop = scores + (<usize>end << 2); p < stop; p += 16) {
+      const hidden = v128.or(i32x4.lt_s(at, first), i32x4.gt_s(at, last));
+      v128.store(p, v128.bitselect(lowest, v128.load(p), hidden));
+      at = i32x4.add(at, i32x4.splat(4));
+    }
+  }
+}
+
+// ---- Packing ------------------------------------------------------------------------------------------------------------------
+
+/** A tile of keys (or values) as key panels, one after another. */
+export function packKeyPanels(src: usize, stride: usize, n: i32, width: i32, dst: usize): void {
+  for (let r = 0; r < n; r += 8, src += stride << 3, dst += <usize>pad8(width) << 5)
+    packTransposed(src, stride, min(8, n - r), width, dst);
+}
+
+/** A tile of `n` rows as panels of 64 rows. */
+export function packTile(src: usize, stride: usize, n: i32, width: i32, dst: usize): void {
+  for (let col = 0; col < width; col += 8, dst += TILE_PANEL) packPanel(src, stride, n, width, col, dst, KEYS);
+}
+
+/** dst[r] = factor[r] * src[r] for n rows of `width` floats from packed rows. */
+export function writeRows(src: usize, n: i32, width: i32, dst: usize, stride: usize, factors: usize, factorStride: usize): void {
+  const row = <usize>pad8(width) << 2, full = <usize>(width & ~3) << 2, tail = width & 3;
+  for (let r = 0; r < n; r++, src += row, dst += stride, factors += factorStride) {
+    const f = v128.load_splat<f32>(factors);
+    let p: usize = 0;
+    for (; p < full; p += 16) v128.store(dst + p, f32x4.mul(f, v128.load(src + p)));
+    if (tail) storeN(dst + p, f32x4.mul(f, v128.load(src + p)), tail);
+  }
+}
+
+// ---- Products of a strip of 4 queries -----------------------------------------------------------------------------------------
+
+/** scores[4, col..end] = rows times the key panels of a tile. */
+// @ts-ignore: decorator
+@inline
+export function stripScores(rows: usize, padded: i32, keys: usize, col: i32, end: i32, scores: usize): void {
+  biasedScores(0, 0, 0, rows, padded, keys, col, end, scores);
+}
+
+/**
+ * The same plus factors times the key panels of factors; `rank` 0: none. The product of factors comes first in the sum: where its terms are
+ * large and cancel, as those of ALiBi, they do so before q . k is added.
+ */
+// @ts-ignore: decorator
+@inline
+export function biasedScores(
+  factors: usize, rank: i32, keyFactors: usize, rows: usize, padded: i32, keys: usize, col: i32, end: i32, scores: usize,
+): void {
+  const row = <usize>padded << 2, factorRow = <usize>pad8(rank) << 2;
+  for (let c = <usize>col; c < <usize>end; c += 8)
+    tileProduct(
+      factors, factorRow, keyFactors + c * factorRow, rank, rows, row, keys + c * row, padded, scores + (c << 2), SCORES_ROW, false,
+    );
+}
+
+/** out[4, padded] += weights[4, col..end] times the rows of a tile in panels. */
+// @ts-ignore: decorator
+@inline
+export function stripOutputs(weights: usize, panels: usize, col: i32, end: i32, out: usize, padded: i32): void {
+  const at = weights + (<usize>col << 2), row = <usize>padded << 2;
+  panels += <usize>col << 5;
+  for (let c = 0; c < padded; c += 8, panels += TILE_PANEL, out += 32)
+    tileProduct(at, SCORES_ROW, panels, end - col, 0, 0, 0, 0, out, row, true);
+}
