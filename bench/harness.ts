@@ -94,6 +94,8 @@ export interface Told {
   values: number[];
   /** The most memory its process held, bytes. */
   memoryBytes: number;
+  /** Numbers that came with the preparation. */
+  outputs?: number[];
   /** Of ours: the build of the kernels, and the library that multiplied matrices or `off`. */
   ran?: Pick<Row, 'build' | 'native'>;
 }
@@ -182,7 +184,36 @@ export function facts(suite: string, name: string): Row {
 /** A contestant that runs a task of the suite in a process of its own. */
 export function inProcess(suite: Suite, name: string, params: Params): Contestant {
   const task = suite.tasks[name];
-  const { patienceMs = PATIENCE_MS } = task;
+  return forked({
+    ...{ name, file: 'worker.ts', execArgv: ['--import', 'tsx'], env: task.env, patienceMs: task.patienceMs },
+    request: { suite: suite.name, task: name, params },
+    refusal: () => task.refusal?.(params),
+    isOurs: task.setup === 'ours',
+  });
+}
+
+/**
+ * A contestant that is a script on the built package (`bench/<file>`, see `matmulfree/serve.mjs`): no compiler in its process, whose memory
+ * is then that of a user's.
+ */
+export const inScript = (name: string, file: string, params: object, env?: Record<string, string>): Contestant =>
+  forked({ name, file, execArgv: [], env, patienceMs: 5 * PATIENCE_MS, request: { params } });
+
+interface Fork {
+  name: string;
+  /** In this folder. */
+  file: string;
+  execArgv: string[];
+  env?: Record<string, string>;
+  patienceMs?: number;
+  /** What it is to prepare. */
+  request: object;
+  refusal?(): string | undefined;
+  /** It says what ran. */
+  isOurs?: boolean;
+}
+
+function forked({ name, file, execArgv, env, patienceMs = PATIENCE_MS, request, refusal, isOurs }: Fork): Contestant {
   const told: Told = { values: [], memoryBytes: 0 };
   let child: ReturnType<typeof fork> | undefined;
   const ask = (message: object) =>
@@ -205,15 +236,15 @@ export function inProcess(suite: Suite, name: string, params: Params): Contestan
     name,
     told,
     async ready() {
-      const refusal = task.refusal?.(params);
-      if (refusal) throw new Error(refusal);
-      const file = fileURLToPath(new URL('./worker.ts', import.meta.url));
-      child = fork(file, [], {
-        execArgv: ['--import', 'tsx'],
-        env: { ...environment(), NODE_NO_WARNINGS: '1', ...task.env },
+      const reason = refusal?.();
+      if (reason) throw new Error(reason);
+      child = fork(fileURLToPath(new URL(file, import.meta.url)), [], {
+        execArgv,
+        env: { ...environment(), NODE_NO_WARNINGS: '1', ...env },
       });
-      const answer = await ask({ kind: 'prepare', suite: suite.name, task: name, params });
-      if (task.setup === 'ours') {
+      const answer = await ask({ kind: 'prepare', ...request });
+      told.outputs = answer.outputs;
+      if (isOurs) {
         [build, native] = [answer.build ?? 'none', answer.native ?? 'off'];
         told.ran = { build, native };
       }
@@ -237,6 +268,7 @@ export function hear(told: Told, { ms, value, memoryBytes = 0 }: Answer): number
 export interface Answer {
   ms: number;
   value?: number;
+  outputs?: number[];
   memoryBytes?: number;
   build?: string;
   native?: string;

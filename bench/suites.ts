@@ -5,9 +5,21 @@ import { gka } from './gka.js';
 import { gla } from './gla.js';
 import type { Suite } from './harness.js';
 import { hybrid } from './hybrid.js';
+import { matmulfree } from './matmulfree.js';
 import { prefill } from './prefill.js';
 import { ssm } from './ssm.js';
 import { startup } from './startup.js';
 import { train } from './train.js';
 
-export const suites: Record<string, Suite> = { gla, delta, gka, ssm, train, decode, prefill, hybrid, startup };
+export const suites: Record<string, Suite> = {
+  gla,
+  delta,
+  gka,
+  ssm,
+  train,
+  decode,
+  prefill,
+  hybrid,
+  matmulfree,
+  startup,
+};
