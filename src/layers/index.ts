@@ -18,6 +18,7 @@ export { RMSNorm, type RMSNormOptions } from './rmsNorm.js';
 export { S4D, type S4DOptions } from './s4d.js';
 export { S5, type S5Options } from './s5.js';
 export type { ParameterGroups, SsmLearningRate } from './s5Groups.js';
+export { type LayerHash, ScatterbrainAttention, type ScatterbrainAttentionOptions } from './scatterbrainAttention.js';
 export {
   type ForwardOptions,
   type LayerArgs,

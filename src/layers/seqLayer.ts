@@ -13,6 +13,8 @@ export interface ForwardOptions {
   cuSeqlens?: Int32Array;
   /** Given in training only: dropout draws its masks from it and batch norm takes the statistics of the batch. */
   training?: Rng;
+  /** Tokens of each row where rows are padded at their ends, [B]: given to layers that read in both directions, some of which must not see the padding. */
+  lengths?: Int32Array;
   /** Time since the position before, [B, T], in steps of training data; default all 1. Only of layers that know time (S5). */
   intervals?: tf.Tensor;
 }
@@ -44,6 +46,8 @@ export interface WeightSpec {
   balanceRate?: number;
   /** Peak learning rate of its own in place of the run's, on the same schedule, where that is smaller; 0 freezes it. */
   learningRate?: number;
+  /** Drawn once and stored with the weights: no gradient is made on it, nothing moves it (goes with `learningRate: 0`). */
+  constant?: boolean;
   /** Takes weight decay or not, whatever its kind. */
   decays?: boolean;
   /**
@@ -187,7 +191,8 @@ export abstract class SeqLayer<O extends { hiddenSize: number } = { hiddenSize: 
         continue;
       }
       const initializer = { apply: () => tf.tensor(init(name, spec), spec.shape, 'float32') };
-      const weight = this.addWeight(name, spec.shape, 'float32', initializer as unknown as AddWeightInitializer);
+      const start = initializer as unknown as AddWeightInitializer;
+      const weight = this.addWeight(name, spec.shape, 'float32', start, undefined, spec.constant !== true);
       this.#variables.set(name, weight.read() as tf.Variable);
     }
     super.build(inputShape as Parameters<tf.layers.Layer['build']>[0]);

@@ -12,6 +12,7 @@ import {
   MultiHeadLatentAttention,
   S4D,
   S5,
+  ScatterbrainAttention,
   type SeqLayer,
   SoftmaxAttention,
   SwiGLU,
@@ -37,6 +38,7 @@ const builders: { [T in MixerType]: Build<MixerConfigOf<T>> } = {
     new MLGRU({ ...m, hiddenSize, normEps, layerIndex }),
   s5: (m, { hiddenSize }) => new S5({ ...m, hiddenSize }),
   s4d: (m, { hiddenSize }) => new S4D({ ...m, hiddenSize }),
+  scatterbrain_attention: (m, { hiddenSize, linear }) => new ScatterbrainAttention({ ...m, hiddenSize, linear }),
   softmax_attention: (m, model) => new SoftmaxAttention({ ...m, ...model }),
 };
 

@@ -31,3 +31,19 @@ test('intervals reach the mixers: those of 1 are none, others tell', () => {
   expect(distance).toBeGreaterThan(1e-3);
   one.dispose();
 });
+
+test.each(['sorted', 'rotation'] as const)('Scatterbrain with a %s hash reads padded rows as each alone', (type) => {
+  const both = new SequenceClassifier({
+    ...{ modelType: 'sequence_classifier', numClasses: 3, hiddenSize: 8, numLayers: 2 },
+    mixers: [
+      {
+        ...{ type: 'scatterbrain_attention', numHeads: 2, nbFeatures: 6, windowSize: 2, bidirectional: true },
+        hash: { type, bucketSize: 2, rounds: 2, numBuckets: 4 },
+      },
+    ],
+  });
+  const lengths = [9, 2, 6];
+  const alone = lengths.map((length, b) => both.forward(tf.slice(inputs(), [b, 0, 0], [1, length, 1])));
+  expectClose('logits', both.forward(inputs(), { lengths }), tf.concat(alone), 1e-5);
+  both.dispose();
+});

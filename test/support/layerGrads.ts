@@ -35,9 +35,13 @@ export function layerGrads(
   return { outputs, grads: Object.fromEntries(Object.keys(inputs).map((name, i) => [name, list[i]])) };
 }
 
-/** Everything a layer has a gradient on. */
+/** Everything a layer has a gradient on: not weights that are constants. */
 export function layerInputs(layer: SeqLayer, x: tf.Tensor, state: LayerState = {}): Tensors {
-  return floats({ ...Object.fromEntries(layer.weightsByName()), x, ...stateNames(state) });
+  return floats({
+    ...Object.fromEntries([...layer.weightsByName()].filter(([, weight]) => weight.trainable)),
+    x,
+    ...stateNames(state),
+  });
 }
 
 /** The layer over the pieces between `cuts`, each from the state the one before left. */

@@ -7,7 +7,7 @@ import { panelUpdate, tileProduct } from '../wasm/lib/product.as';
 import { packRows, pad8, transposePanels } from '../wasm/lib/rows.as';
 import { storeN } from '../wasm/lib/tail.as';
 import { features, featuresBwd } from './features.as';
-import { loadSum, setCall, setHead, startSum, unpackHalf } from './forward.as';
+import { anyOf, loadSum, setCall, setHead, startSum, unpackHalf } from './forward.as';
 import { layOut, LOWEST, packProjection, PAIR_ROW, Plan, TILE, TILE_PANEL } from './plan.as';
 import {
   addOutputs, addPanels, addToSum, asColumns, asPanels, behindEnd, dot4, emptySum, exactEnd, exactFirst, farEnd, gatherFloats, gatherPacked,
@@ -44,7 +44,7 @@ export function scatterbrainBwd(
       else allBwd(p);
       for (let round = 0; round < rounds; round++) roundBwd(p, round);
       if (r) {
-        const begin = scale0 ? <f32>load<i32>(scale0 + (state << 2)) : 0, last = scale1 ? <f32>load<i32>(scale1 + (state << 2)) : 0;
+        const begin = !sum0 || !anyOf(ones0 + state * onesSize, 2 * r) ? LOWEST : <f32>load<i32>(scale0 + (state << 2)), last = scale1 ? <f32>load<i32>(scale1 + (state << 2)) : 0;
         endBwd(
           p, dSum1 ? dSum1 + state * sumSize : 0, dOnes1 + state * onesSize, last, dSum0 ? dSum0 + state * sumSize : 0, dOnes0 + state * onesSize, begin,
         );
@@ -350,11 +350,6 @@ function endBwd(p: Plan, dSum1: usize, dOnes1: usize, scale1: f32, dSum0: usize,
     store<f32>(dOnes0 + at, load<f32>(dOnes0 + at) + factor * load<f32>(p.sumOnes + at));
     store<f32>(dOnes0 + half + at, load<f32>(dOnes0 + half + at) + factor * load<f32>(p.sumOnes + padded + at));
   }
-}
-
-function anyOf(x: usize, n: i32): bool {
-  for (let i: usize = 0; i < <usize>n; i++) if (load<f32>(x + (i << 2)) != 0) return true;
-  return false;
 }
 
 /** to = factor * from; factor 0: zeros. */

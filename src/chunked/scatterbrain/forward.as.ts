@@ -76,9 +76,12 @@ export function startSum(p: Plan, sum0: usize, ones0: usize, scale0: usize): voi
   if (!p.r) return;
   emptySum(p);
   if (!sum0) return;
-  let any = false;
-  for (let f: usize = 0; f < <usize>(2 * p.r); f++) any = any || load<f32>(ones0 + (f << 2)) != 0;
-  if (any) loadSum(p, sum0, ones0, <f32>load<i32>(scale0));
+  if (anyOf(ones0, 2 * p.r)) loadSum(p, sum0, ones0, <f32>load<i32>(scale0));
+}
+
+export function anyOf(x: usize, n: i32): bool {
+  for (let i: usize = 0; i < <usize>n; i++) if (load<f32>(x + (i << 2)) != 0) return true;
+  return false;
 }
 
 /** The sum from [2 r, V] and [2 r], times e^scale. */

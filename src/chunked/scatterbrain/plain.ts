@@ -73,6 +73,8 @@ const constant = (f: (x: tf.Tensor) => tf.Tensor) =>
   tf.customGrad((x) => ({ value: f(x as tf.Tensor), gradFunc: () => tf.zeros((x as tf.Tensor).shape) }));
 
 const rowMax = constant((x) => tf.max(x, 2, true));
+/** At least 0; the gradient is that of x: what lies below is rounding. */
+const atLeast0 = tf.customGrad((x) => ({ value: tf.relu(x as tf.Tensor), gradFunc: (dy: tf.Tensor) => dy }));
 const isZero = constant((x) => tf.cast(tf.equal(x, 0), 'float32'));
 
 /** log phi of rows [N, L, E]: [N, L, m]. */
@@ -115,10 +117,10 @@ function attend(x: ByHead, { softmaxTemp }: CoreSettings, { exact, through }: Pa
   const far = tf.mul(tf.mul(tf.matMul(Q.f, K.f, false, true), through), tf.exp(tf.sub(exponents, c)));
   const values = tf.matMul(tf.add(near, far), v);
   const sums = [near, far].map((w) => tf.sum(w, 2, true));
-  if (!before || !lowRank || !normalizer) return over(values, tf.add(sums[0], tf.relu(sums[1])));
+  if (!before || !lowRank || !normalizer) return over(values, tf.add(sums[0], atLeast0(sums[1])));
   const factor = tf.exp(tf.sub(before, c));
   const old = [lowRank, normalizer].map((state) => tf.mul(tf.matMul(Q.f, state), factor));
-  return over(tf.add(values, old[0]), tf.add(sums[0], tf.relu(tf.add(sums[1], old[1]))));
+  return over(tf.add(values, old[0]), tf.add(sums[0], atLeast0(tf.add(sums[1], old[1]))));
 }
 
 const hidden = (mask: tf.Tensor): tf.Tensor => tf.mul(tf.cast(tf.equal(mask, 0), 'float32'), HIDDEN);

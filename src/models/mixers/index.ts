@@ -11,6 +11,7 @@ import { mla } from './mla.js';
 import { mlgru } from './mlgru.js';
 import { s4d } from './s4d.js';
 import { s5 } from './s5.js';
+import { scatterbrainAttention } from './scatterbrainAttention.js';
 import { softmaxAttention } from './softmaxAttention.js';
 
 export const mixers = {
@@ -24,6 +25,7 @@ export const mixers = {
   mlgru,
   s5,
   s4d,
+  scatterbrain_attention: scatterbrainAttention,
   softmax_attention: softmaxAttention,
 } as const;
 

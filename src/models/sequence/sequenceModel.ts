@@ -78,8 +78,8 @@ export abstract class SequenceModel<C extends EncoderConfig = EncoderConfig> ext
     const { input, blocks } = this.#encoder;
     let x = input.forward(inputs).y;
     for (const [i, block] of blocks.entries()) {
-      const mask = looksAhead(block) && lengths ? stepMask(x.shape, lengths) : undefined;
-      const run = (x: tf.Tensor, options: ForwardOptions) => runBlock(block, x, undefined, { ...options, mask }).y;
+      const padded = looksAhead(block) && lengths && { mask: stepMask(x.shape, lengths), lengths };
+      const run = (x: tf.Tensor, options: ForwardOptions) => runBlock(block, x, undefined, { ...options, ...padded }).y;
       const options = () => ofLayer({ intervals, training }, i);
       if (recompute) {
         const weights = layersOf(block).flatMap((layer) => [...layer.weightsByName().values()]);
