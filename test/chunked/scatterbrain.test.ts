@@ -9,6 +9,8 @@ import {
   type ScatterbrainOptions,
   scatterbrain,
 } from '../../src/chunked/index.js';
+import { fusedBuckets } from '../../src/chunked/scatterbrain/fused.js';
+import { rotationBuckets } from '../../src/chunked/scatterbrain/hash.js';
 import { wasmBytes } from '../../src/chunked/wasm/runtime.js';
 import { useBackend } from '../../src/index.js';
 import { logFeatures, scatterbrainOracle } from '../oracle/scatterbrain.js';
@@ -275,6 +277,21 @@ describe('orthogonal random features', () => {
     expect(() => orthogonalProjection({ headDim: 4, scaling: 2 as 0 })).toThrow('scaling must be 0 or 1, got 2');
   });
 });
+
+test.each([
+  [7, 3, 1],
+  [32, 2, 8],
+  [5, 1, 3],
+])('the kernel finds the buckets of the plain hash: width %d, %d rounds of %d directions', (E, rounds, half) =>
+  inScope(() => {
+    const [x] = randomTensors(3, [2, 50, 3, E]);
+    const rotations = normal(4, E * rounds * half);
+    const want = rotationBuckets(values(x), { B: 2, T: 50, H: 3, E }, rotations, rounds);
+    expect(fusedBuckets(x, rotations, rounds)).toEqual(want);
+    const zeros = fusedBuckets(tf.zerosLike(x), rotations, rounds);
+    expect(zeros.every((bucket) => bucket === 0)).toBe(true); // the first of equals
+  }),
+);
 
 test('the memory of the kernel is linear in T', () =>
   inScope(() => {

@@ -1,8 +1,8 @@
 /** Scatterbrain attention by our WebAssembly kernels: one call for all sequences and heads, linear in the number of tokens. */
-import type * as tf from '@tensorflow/tfjs';
+import * as tf from '@tensorflow/tfjs';
 import { fusedOp } from '../wasm/fusedOp.js';
 import { gradientOf } from '../wasm/optional.js';
-import type { WasmContext } from '../wasm/runtime.js';
+import { WasmContext } from '../wasm/runtime.js';
 import type { CoreInputs, CoreOutput, CoreSettings } from './core.js';
 import { type Round, supportTable } from './support.js';
 
@@ -77,6 +77,19 @@ const fused = fusedOp<Name, Attrs, Optional>({
     return { q: dq, k: dk, v: dv, lowRank: before[0], normalizer: before[1] };
   },
 });
+
+/** `rotationBuckets` by a kernel, to the last bit: x [B, T, H, E] and rotations [E, rounds, half] -> [B, T, H, rounds]. */
+export function fusedBuckets(x: tf.Tensor, rotations: ArrayLike<number>, rounds: number): Int32Array {
+  const ctx = WasmContext.of(tf.backend());
+  const E = x.shape[3] as number;
+  const [rows, half] = [x.size / E, rotations.length / (E * rounds)];
+  const [vectors, buckets] = [rotations.length, rows * rounds].map((n) => (4 * n + 15) & ~15);
+  return ctx.scratch(vectors + buckets + ctx.kernels.scatterbrainBucketsScratch(E, rounds, half), (at) => {
+    new Float32Array(ctx.memory.buffer, at, rotations.length).set(rotations);
+    ctx.kernels.scatterbrainBuckets(ctx.ptr(x), at, at + vectors, rows, E, rounds, half, at + vectors + buckets);
+    return ctx.readInts(at + vectors, rows * rounds);
+  });
+}
 
 /** Bytes of the plan that a kernel lays out at the start of its scratch memory. */
 const PLAN = 1024;

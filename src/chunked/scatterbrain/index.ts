@@ -29,7 +29,8 @@ import { bucketsAfter, windowAfter, withPast } from './state.js';
  */
 export function scatterbrain(inputs: ScatterbrainInputs, options: ScatterbrainOptions = {}): ScatterbrainOutput {
   checkCall(inputs, options);
-  const run = isFused('scatterbrain', options.form ?? 'auto') ? fusedScatterbrain : plainScatterbrain;
+  const fused = isFused('scatterbrain', options.form ?? 'auto');
+  const run = fused ? fusedScatterbrain : plainScatterbrain;
   const { causal = true, mode = 'sum', cuSeqlens, softmaxTemp = (inputs.q.shape[3] as number) ** -0.5 } = options;
   const sparse = mode !== 'low-rank-only';
   const windowSize = sparse ? (options.windowSize ?? 0) : 0;
@@ -47,7 +48,9 @@ export function scatterbrain(inputs: ScatterbrainInputs, options: ScatterbrainOp
       ...{ softmaxTemp, causal, windowSize: causal ? windowSize : 0, slots, past, cuSeqlens, outputFinalState },
       keep: (x) => tf.tensor1d(x, 'int32'),
     };
-    const rounds = sparse ? roundsOf(inputs, { ...options, hash, windowSize, causal }, { slots, past, position }) : [];
+    const rounds = sparse
+      ? roundsOf(inputs, { ...options, hash, windowSize, causal, fused }, { slots, past, position })
+      : [];
     const { lowRank, normalizer, exponent } = mode === 'sparse-only' ? ({} as ScatterbrainState) : (state ?? {});
     const scale = exponent && detached(exponent); // a whole number: the gradient of what it scales leaves it alone
     const projection = mode === 'sparse-only' || !inputs.projection ? undefined : detached(inputs.projection);

@@ -9,5 +9,6 @@
  * with + and padding, then those with -. "Panel": 8 columns, 32 bytes a row (wasm/lib/product.as.ts); "key panel": the transpose of 8 rows.
  */
 export { scatterbrainBwd } from './backward.as';
+export { scatterbrainBuckets, scatterbrainBucketsScratch } from './buckets.as';
 export { scatterbrainFwd } from './forward.as';
 export { scatterbrainScratch } from './plan.as';

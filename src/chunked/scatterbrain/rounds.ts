@@ -1,5 +1,6 @@
 /** The rounds of a call: buckets given, or hashed from q and k as they are now. */
 import * as tf from '@tensorflow/tfjs';
+import { fusedBuckets } from './fused.js';
 import { type Rows, rotationBuckets, sortedBuckets } from './hash.js';
 import type { RotationHash, ScatterbrainInputs, ScatterbrainOptions, SortedHash } from './inputs.js';
 import { hashDirections, hashRotations } from './projection.js';
@@ -12,7 +13,7 @@ interface Past {
   position: number;
 }
 
-type Options = ScatterbrainOptions & { windowSize: number; causal: boolean };
+type Options = ScatterbrainOptions & { windowSize: number; causal: boolean; fused: boolean };
 
 /** Buckets of the tokens `first` .. `first` + `count` - 1 of row b, head h, in a round. */
 type BucketsOf = (place: Place, count: number, round: number) => Int32Array;
@@ -29,7 +30,7 @@ export function roundsOf(inputs: ScatterbrainInputs, options: Options, past: Pas
   const S = inputs.k.shape[1] as number;
   const apart = windowSize > 0 && !causal;
   if (!hash && !inputs.queryBuckets && !apart) return [];
-  const buckets = bucketsOf(inputs, hash);
+  const buckets = bucketsOf(inputs, hash, options.fused);
   const size = hash?.type === 'rotation' ? hash.bucketSize : undefined;
   const documents = cuSeqlens
     ? Array.from(cuSeqlens.subarray(1), (end, n) => [cuSeqlens[n], end - cuSeqlens[n]])
@@ -55,9 +56,9 @@ interface Buckets {
   of(place: Place, counts: [queries: number, keys: number], round: number): [q: Int32Array, k: Int32Array];
 }
 
-function bucketsOf(inputs: ScatterbrainInputs, hash: ScatterbrainOptions['hash']): Buckets {
+function bucketsOf(inputs: ScatterbrainInputs, hash: ScatterbrainOptions['hash'], fused: boolean): Buckets {
   if (hash?.type === 'sorted') return sorted(inputs, hash);
-  const given = hash ? rotated(inputs, hash) : inputs.queryBuckets ? read(inputs) : undefined;
+  const given = hash ? rotated(inputs, hash, fused) : inputs.queryBuckets ? read(inputs) : undefined;
   if (!given) return { rounds: 0, of: () => [new Int32Array(0), new Int32Array(0)] };
   return {
     rounds: given.rounds,
@@ -94,12 +95,16 @@ function read({ k, queryBuckets, keyBuckets }: ScatterbrainInputs): { rounds: nu
 function rotated(
   { q, k, hashVectors }: ScatterbrainInputs,
   { rounds = 1, numBuckets = 16, seed = 0 }: RotationHash,
+  fused: boolean,
 ): { rounds: number; q: BucketsOf; k: BucketsOf } {
   const [B, , H, E] = q.shape as [number, number, number, number];
   const rotations = hashVectors ? numbersOf(hashVectors) : hashRotations(E, rounds, numBuckets, seed);
   const of = (x: tf.Tensor) => {
     const T = x.shape[1] as number;
-    return column(rotationBuckets(numbersOf(x), { B, T, H, E }, rotations, rounds), T, H, rounds);
+    const buckets = fused
+      ? fusedBuckets(x, rotations, rounds)
+      : rotationBuckets(numbersOf(x), { B, T, H, E }, rotations, rounds);
+    return column(buckets, T, H, rounds);
   };
   return { rounds, q: of(q), k: of(k) };
 }
