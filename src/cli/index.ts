@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
 import { ConfigError, runConfigSchema } from '../config/index.js';
 import { blockedThreads } from '../threads/blocked.js';
+import type { AttentionErrorFlags } from './attentionError.js';
 import type { NoiseSweepFlags } from './noiseSweep.js';
 import { splitOverrides } from './overrides.js';
 import type { PackFlags } from './pack.js';
@@ -220,6 +221,22 @@ The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the sam
     .action(async (options: SsmTransferFlags) => {
       const { runSsmTransfer } = await import('./ssmTransfer.js');
       process.exitCode = await runSsmTransfer(options);
+    });
+
+  program
+    .command('attention-error')
+    .description(
+      'how far sparse, low-rank and summed (Scatterbrain) attention are from softmax attention at the same budget',
+    )
+    .option('--temps <list>', 'factors on q k of unit vectors', numbers, [0.5, 1, 2, 3, 4, 6, 8])
+    .option('--tokens <n>', 'a multiple of 32', integer, 512)
+    .option('--draws <n>', 'means are over so many draws', integer, 8)
+    .option('--seed <n>', 'of the draws', integer, 0)
+    .option('--plot <file>', 'draw the errors over temperature (SVG; needs the package echarts)')
+    .option('--json', 'print one JSON array', false)
+    .action(async (options: AttentionErrorFlags) => {
+      const { runAttentionError } = await import('./attentionError.js');
+      process.exitCode = await runAttentionError(options);
     });
 
   program

@@ -1,4 +1,10 @@
-/** A look inside trained models. */
+/** A look inside trained models, and at how far approximations are from what they approximate. */
+export {
+  type AttentionErrorOptions,
+  type AttentionErrors,
+  attentionErrorStudy,
+  ERROR_BUDGET,
+} from './attentionError.js';
 export {
   type Conditioning,
   type ConditioningOptions,

@@ -32,6 +32,7 @@ describe('usage', () => {
       'export',
       'pack',
       'ssm-transfer',
+      'attention-error',
       'doctor',
       'build-native',
     ])
