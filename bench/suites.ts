@@ -1,4 +1,5 @@
 /** All suites by name. A new one is one file and one line here. */
+import { attention } from './attention.js';
 import { decode } from './decode.js';
 import { delta } from './delta.js';
 import { gka } from './gka.js';
@@ -16,6 +17,7 @@ export const suites: Record<string, Suite> = {
   delta,
   gka,
   ssm,
+  attention,
   train,
   decode,
   prefill,

@@ -41,7 +41,7 @@ export type BiasMatrices = ArrayLike<ArrayLike<ArrayLike<number>>>;
 
 /**
  * Factors [1, T, H, R] and [1, S, H, R] of a bias that does not change, to be made once: the time is that of a float64 SVD, cubic in the
- * length (about 1 s for 512). R is the largest rank that a head needs. The caller owns the tensors.
+ * length (about 1 s for 256, 10 s for 512). R is the largest rank that a head needs. The caller owns the tensors.
  * @param bias [H][T][S], or a tensor [H, T, S] or [1, H, T, S]
  * @throws RangeError when the options are not one of rank, tolerance and energy, or the bias is not finite
  */
@@ -115,19 +115,27 @@ function rankFor(
   matrix: Matrix,
   { leftSingularVectors: U, rightSingularVectors: V }: Decomposition,
   sigma: Float64Array,
-  { rank, tolerance, energy }: FactorizeOptions,
+  { rank, tolerance, energy, band }: FactorizeOptions,
 ): number {
   if (rank !== undefined) return Math.min(rank, sigma.length);
   if (energy !== undefined) return rankOfEnergy(sigma, energy);
   const rest = matrix.to2DArray();
   for (let r = 0; r < sigma.length; r++) {
-    if (r > 0 && largest(rest) <= (tolerance as number)) return r;
+    if (r > 0 && largest(withoutBand(rest, band)) <= (tolerance as number)) return r;
     for (const [i, row] of rest.entries()) {
       const x = sigma[r] * U.get(i, r);
       for (let j = 0; j < row.length; j++) row[j] -= x * V.get(j, r);
     }
   }
   return sigma.length;
+}
+
+/** With 0 where the band will make up for any error. */
+function withoutBand(rows: number[][], band: number | undefined): number[][] {
+  if (band === undefined) return rows;
+  const outside = rows.map((row) => row.slice());
+  takenBand(outside, band);
+  return outside;
 }
 
 /** The smallest rank, at least 1, whose share of the energy is at least `energy`. */

@@ -1,0 +1,155 @@
+/**
+ * Softmax attention: the kernel against stock ops and PyTorch; with a bias of low rank against the same kernel with the dense bias and
+ * against stock ops; and what memory each takes.
+ */
+import * as tf from '@tensorflow/tfjs';
+import { alibi, alibiSlopes, denseBias } from '../src/bias/index.js';
+import { type FlashAttentionInputs, flashAttention, flashBias } from '../src/chunked/index.js';
+import { wasmBytes } from '../src/chunked/wasm/runtime.js';
+import { type Context, facts, inProcess, type Pass, type Suite, type Task } from './harness.js';
+import { type Inputs, measureMixing, mixingTask, SIZES, SIZES_NAME } from './mixing.js';
+import { inPython } from './python.js';
+import { drawQkv, refuseScores, stockSoftmax } from './softmax.js';
+import { growthExponent } from './statistics.js';
+
+const RANK = 16;
+const { H } = SIZES;
+
+/** Slopes, from which the bias is made in every run, as in training. */
+const drawSlopes = (): Inputs => ({ slopes: tf.tensor1d(alibiSlopes(H)) });
+/** A learned table of rank 16; its dense form is multiplied out in every run, as in training. */
+const drawFactors = (T: number): Inputs => {
+  const [phiQ, phiK] = [6, 7].map((seed) => tf.randomNormal([1, T, H, RANK], 0, 0.5, 'float32', seed));
+  return { phiQ, phiK };
+};
+/** The same table, dense. */
+const drawTable = (T: number): Inputs => ({ bias: tf.tidy(() => denseBias(drawFactors(T) as Factors)) });
+type Factors = Parameters<typeof denseBias>[0];
+
+/** [H, T, T] from the slopes. */
+function denseAlibi({ slopes }: Inputs, T: number): tf.Tensor {
+  const position = tf.range(0, T);
+  const distance = tf.sub(position.reshape([1, T]), position.reshape([T, 1])); // j - i
+  return tf.mul(slopes.reshape([H, 1, 1]), distance);
+}
+
+type Given = FlashAttentionInputs & Inputs;
+/** A task of the kernels on q, k, v and what `draw` adds to them. */
+const ours = (draw: (T: number) => Inputs, run: (x: Given) => tf.Tensor, used?: readonly string[]): Task =>
+  mixingTask(
+    'ours',
+    (T) => ({ ...drawQkv(T), ...draw(T) }) as Inputs,
+    (x) => run(x as Given),
+    used,
+  );
+const qkvOf = ({ q, k, v }: Given) => ({ q, k, v });
+const lengthOf = ({ q }: Given) => q.shape[1] as number;
+/** A dense bias, its gradient and what it is made from are matrices of the size of all scores. */
+const dense = (task: Task, held: Record<Pass, number> = { fwd: 2, fwdbwd: 3 }): Task => ({
+  ...task,
+  refusal: (params) => refuseScores(params, held[params.pass]),
+});
+
+const tasks: Record<string, Task> = {
+  flash: ours(
+    () => ({}),
+    (x) => flashAttention(x).o,
+  ),
+  'stock-softmax': stockSoftmax(),
+  alibi: ours(drawSlopes, (x) => flashBias({ ...qkvOf(x), ...alibi({ slopes: x.slopes, queries: lengthOf(x) }) }).o),
+  'alibi-dense': dense(
+    ours(drawSlopes, (x) => flashAttention({ ...qkvOf(x), bias: denseAlibi(x, lengthOf(x)).expandDims(0) }).o),
+    { fwd: 2, fwdbwd: 4 },
+  ),
+  'alibi-stock': stockSoftmax({ draw: drawSlopes, bias: denseAlibi }),
+  table: ours(drawFactors, (x) => flashBias({ ...qkvOf(x), ...(x as unknown as Factors) }).o),
+  'table-dense': dense(
+    ours(drawFactors, (x) => flashAttention({ ...qkvOf(x), bias: denseBias(x as unknown as Factors) }).o),
+    { fwd: 2, fwdbwd: 4 },
+  ),
+  'table-stock': stockSoftmax({ draw: drawFactors, bias: (x) => denseBias(x as unknown as Factors).squeeze([0]) }),
+  'table-constant': ours(
+    drawFactors,
+    (x) => flashBias({ ...qkvOf(x), ...(x as unknown as Factors) }, { factorGradient: false }).o,
+    ['q', 'k', 'v'],
+  ),
+  'table-dense-constant': dense(
+    ours(drawTable, (x) => flashAttention(x, { biasGradient: false }).o, ['q', 'k', 'v']),
+    { fwd: 2, fwdbwd: 2 },
+  ),
+};
+
+/** The same tasks, each giving back by how much the memory of the backend grew since before its inputs. */
+const memoryTasks = Object.fromEntries(Object.entries(tasks).map(([name, task]) => [`${name}-memory`, metered(task)]));
+
+function metered(task: Task): Task {
+  return {
+    ...task,
+    async prepare(params) {
+      const before = wasmBytes() as number;
+      const run = await task.prepare(params);
+      return () => {
+        run();
+        return (wasmBytes() as number) - before;
+      };
+    },
+  };
+}
+
+export const attention: Suite = {
+  name: 'attention',
+  tests: ['test/chunked/flashAttention', 'test/chunked/flashBias'],
+  tasks: { ...tasks, ...memoryTasks },
+  async run(context) {
+    await measureMixing(context, [
+      {
+        ours: 'flash',
+        name: `softmax attention, ${SIZES_NAME}`,
+        peers: (params) => ['stock-softmax', inPython('pytorch-cpu', 'attention.py', { ...SIZES, ...params })],
+      },
+      { ours: 'alibi', name: `ALiBi, learned slopes, ${SIZES_NAME}`, peers: () => ['alibi-dense', 'alibi-stock'] },
+      {
+        ours: 'table',
+        name: `learned table, rank ${RANK}, ${SIZES_NAME}`,
+        peers: () => ['table-dense', 'table-stock'],
+      },
+      {
+        ours: 'table-constant',
+        name: `constant table, rank ${RANK}, ${SIZES_NAME}`,
+        peers: () => ['table-dense-constant'],
+      },
+    ]);
+    for (const name of Object.keys(tasks)) await emitMemory(context, name, MEMORY_LENGTHS);
+    // Another form of attention (Scatterbrain) is measured beside `flash` and `stock-softmax` by a task above: this loop has all of them.
+  },
+};
+
+const MEMORY_LENGTHS = [1024, 2048, 4096, 8192];
+
+/** Bytes of one task at each length, and the exponent of their growth. */
+async function emitMemory(context: Context, name: string, lengths: number[]): Promise<void> {
+  for (const pass of context.passes) {
+    const points: { T: number; ms: number }[] = [];
+    for (const T of (context.lengths ?? lengths).filter((n) => lengths.includes(n))) {
+      const contestant = inProcess(context.suite, `${name}-memory`, { T, pass });
+      const row = { ...facts('attention', `${name}: memory`), pass, T };
+      try {
+        await contestant.ready();
+        await contestant.time();
+        const memoryBytes = Math.max(...contestant.told.values);
+        points.push({ T, ms: memoryBytes });
+        context.emit({ ...row, memoryBytes });
+      } catch (error) {
+        context.emit({ ...row, skipped: (error as Error).message });
+      } finally {
+        contestant.close();
+      }
+    }
+    if (points.length > 1)
+      context.emit({
+        ...facts('attention', `${name}: memory growth exponent`),
+        pass,
+        exponent: growthExponent(points),
+      });
+  }
+}
