@@ -1,10 +1,17 @@
 /**
- * Softmax attention: the kernel against stock ops and PyTorch; with a bias of low rank against the same kernel with the dense bias and
- * against stock ops; and what memory each takes.
+ * Softmax attention: the kernel against stock ops and PyTorch; Scatterbrain against it; with a bias of low rank against the same kernel with
+ * the dense bias and against stock ops; and what memory each takes.
  */
 import * as tf from '@tensorflow/tfjs';
 import { alibi, alibiSlopes, denseBias } from '../src/bias/index.js';
-import { type FlashAttentionInputs, flashAttention, flashBias } from '../src/chunked/index.js';
+import {
+  type FlashAttentionInputs,
+  flashAttention,
+  flashBias,
+  orthogonalProjection,
+  type ScatterbrainOptions,
+  scatterbrain,
+} from '../src/chunked/index.js';
 import { wasmBytes } from '../src/chunked/wasm/runtime.js';
 import { type Context, facts, inProcess, type Pass, type Suite, type Task } from './harness.js';
 import { type Inputs, measureMixing, mixingTask, SIZES, SIZES_NAME } from './mixing.js';
@@ -50,11 +57,26 @@ const dense = (task: Task, held: Record<Pass, number> = { fwd: 2, fwdbwd: 3 }): 
   refusal: (params) => refuseScores(params, held[params.pass]),
 });
 
+/** Exact in a window of 64, by 64 features elsewhere: 64 + 2 * 64 numbers for each query, whatever T. */
+const drawProjection = (): Inputs => {
+  const W = orthogonalProjection({ headDim: SIZES.K, nbFeatures: 64 });
+  return { projection: tf.tensor2d(W, [32, SIZES.K]) };
+};
+const scattered = (options: ScatterbrainOptions): Task =>
+  ours(
+    drawProjection,
+    ({ projection, ...x }) =>
+      scatterbrain({ ...qkvOf(x as Given), projection }, { outputFinalState: false, ...options }).o,
+    ['q', 'k', 'v'],
+  );
+
 const tasks: Record<string, Task> = {
   flash: ours(
     () => ({}),
     (x) => flashAttention(x).o,
   ),
+  scatterbrain: scattered({ windowSize: 64 }),
+  'scatterbrain-hash': scattered({ windowSize: 32, hash: { type: 'rotation', bucketSize: 32 } }),
   'stock-softmax': stockSoftmax(),
   alibi: ours(drawSlopes, (x) => flashBias({ ...qkvOf(x), ...alibi({ slopes: x.slopes, queries: lengthOf(x) }) }).o),
   'alibi-dense': dense(
@@ -98,7 +120,7 @@ function metered(task: Task): Task {
 
 export const attention: Suite = {
   name: 'attention',
-  tests: ['test/chunked/flashAttention', 'test/chunked/flashBias'],
+  tests: ['test/chunked/flashAttention', 'test/chunked/flashBias', 'test/chunked/scatterbrain'],
   tasks: { ...tasks, ...memoryTasks },
   async run(context) {
     await measureMixing(context, [
@@ -106,6 +128,16 @@ export const attention: Suite = {
         ours: 'flash',
         name: `softmax attention, ${SIZES_NAME}`,
         peers: (params) => ['stock-softmax', inPython('pytorch-cpu', 'attention.py', { ...SIZES, ...params })],
+      },
+      {
+        ours: 'scatterbrain',
+        name: `Scatterbrain, window 64, 64 features, ${SIZES_NAME}`,
+        peers: () => ['flash', 'stock-softmax'],
+      },
+      {
+        ours: 'scatterbrain-hash',
+        name: `Scatterbrain, window 32, rotation hash 32, 64 features, ${SIZES_NAME}`,
+        peers: () => ['flash'],
       },
       { ours: 'alibi', name: `ALiBi, learned slopes, ${SIZES_NAME}`, peers: () => ['alibi-dense', 'alibi-stock'] },
       {
@@ -120,7 +152,6 @@ export const attention: Suite = {
       },
     ]);
     for (const name of Object.keys(tasks)) await emitMemory(context, name, MEMORY_LENGTHS);
-    // Another form of attention (Scatterbrain) is measured beside `flash` and `stock-softmax` by a task above: this loop has all of them.
   },
 };
 
