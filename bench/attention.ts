@@ -13,13 +13,17 @@ import {
   scatterbrain,
 } from '../src/chunked/index.js';
 import { wasmBytes } from '../src/chunked/wasm/runtime.js';
-import { type Context, facts, inProcess, type Pass, type Suite, type Task } from './harness.js';
+import { type Context, facts, inProcess, type Params, type Pass, type Suite, type Task } from './harness.js';
 import { type Inputs, measureMixing, mixingTask, SIZES, SIZES_NAME } from './mixing.js';
 import { inPython } from './python.js';
 import { drawQkv, refuseScores, stockSoftmax } from './softmax.js';
 import { growthExponent } from './statistics.js';
 
 const RANK = 16;
+/** Stock ops take more than half a minute for longer sequences. */
+const STOCK_UNTIL: Record<Pass, number> = { fwd: 4096, fwdbwd: 2048 };
+/** The peer of stock ops, where it is not too slow. */
+const stock = (name: string, { T, pass }: Params) => (T <= STOCK_UNTIL[pass] ? [name] : []);
 const { H } = SIZES;
 
 /** Slopes, from which the bias is made in every run, as in training. */
@@ -127,23 +131,30 @@ export const attention: Suite = {
       {
         ours: 'flash',
         name: `softmax attention, ${SIZES_NAME}`,
-        peers: (params) => ['stock-softmax', inPython('pytorch-cpu', 'attention.py', { ...SIZES, ...params })],
+        peers: (params) => [
+          ...stock('stock-softmax', params),
+          inPython('pytorch-cpu', 'attention.py', { ...SIZES, ...params }),
+        ],
       },
       {
         ours: 'scatterbrain',
         name: `Scatterbrain, window 64, 64 features, ${SIZES_NAME}`,
-        peers: () => ['flash', 'stock-softmax'],
+        peers: (params) => ['flash', ...stock('stock-softmax', params)],
       },
       {
         ours: 'scatterbrain-hash',
         name: `Scatterbrain, window 32, rotation hash 32, 64 features, ${SIZES_NAME}`,
         peers: () => ['flash'],
       },
-      { ours: 'alibi', name: `ALiBi, learned slopes, ${SIZES_NAME}`, peers: () => ['alibi-dense', 'alibi-stock'] },
+      {
+        ours: 'alibi',
+        name: `ALiBi, learned slopes, ${SIZES_NAME}`,
+        peers: (params) => ['alibi-dense', ...stock('alibi-stock', params)],
+      },
       {
         ours: 'table',
         name: `learned table, rank ${RANK}, ${SIZES_NAME}`,
-        peers: () => ['table-dense', 'table-stock'],
+        peers: (params) => ['table-dense', ...stock('table-stock', params)],
       },
       {
         ours: 'table-constant',
@@ -161,7 +172,8 @@ const MEMORY_LENGTHS = [1024, 2048, 4096, 8192];
 async function emitMemory(context: Context, name: string, lengths: number[]): Promise<void> {
   for (const pass of context.passes) {
     const points: { T: number; ms: number }[] = [];
-    for (const T of (context.lengths ?? lengths).filter((n) => lengths.includes(n))) {
+    const longest = name.includes('stock') ? STOCK_UNTIL[pass] : Number.POSITIVE_INFINITY;
+    for (const T of (context.lengths ?? lengths).filter((n) => lengths.includes(n) && n <= longest)) {
       const contestant = inProcess(context.suite, `${name}-memory`, { T, pass });
       const row = { ...facts('attention', `${name}: memory`), pass, T };
       try {
