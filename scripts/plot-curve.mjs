@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * node scripts/plot-curve.mjs <metrics.jsonl> <out.svg> [--title <text>] [--gzip <bits per byte>]
- * Draws training and held-out bits per byte against tokens seen; --gzip adds a line to compare with.
+ * node scripts/plot-curve.mjs <metrics.jsonl>... <out.svg> [--name <text>]... [--title <text>] [--gzip <bits per byte>]
+ * Draws training and held-out bits per byte of one or more runs against bytes read; --gzip adds a line to compare with.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -9,34 +9,54 @@ import { init } from 'echarts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { title: { type: 'string', default: '' }, gzip: { type: 'string' } },
+  options: {
+    title: { type: 'string', default: '' },
+    gzip: { type: 'string' },
+    name: { type: 'string', multiple: true, default: [] },
+  },
 });
-const [from, to] = positionals;
-if (!to) throw new Error('usage: node scripts/plot-curve.mjs <metrics.jsonl> <out.svg> [--title text] [--gzip bits]');
+const [from, to] = [positionals.slice(0, -1), positionals.at(-1)];
+if (from.length === 0 || values.name.length > from.length)
+  throw new Error(
+    'usage: node scripts/plot-curve.mjs <metrics.jsonl>... <out.svg> [--name text]... [--title text] [--gzip bits]',
+  );
 
-const rows = readFileSync(from, 'utf8')
-  .trim()
-  .split('\n')
-  .map((line) => JSON.parse(line));
-const train = rows.filter(({ kind }) => kind === 'train');
-const tokensPerStep = train.at(-1).tokens / train.at(-1).step;
-const points = (kind) =>
-  rows.filter((row) => row.kind === kind && !row.whole).map(({ step, bpb }) => [(step * tokensPerStep) / 1e6, bpb]);
-const held = points('eval');
-const all = [...held, ...points('train').slice(Math.floor(train.length / 50))].map(([, bpb]) => bpb);
-const bottom = Math.floor(Math.min(...all) * 10) / 10;
-
-const series = [
-  { name: 'training batch', data: points('train'), lineStyle: { width: 1, opacity: 0.45 } },
-  { name: 'held-out text', data: held, lineStyle: { width: 2.5 } },
+const COLORS = [
+  ['#6b8fb8', '#c0392b'],
+  ['#9aa5b1', '#1f6f3f'],
+  ['#c9b58a', '#7a3e9d'],
 ];
+
+/** Curves of one run: [million bytes read, bits per byte]. */
+function curvesOf(file) {
+  const rows = readFileSync(file, 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  const { tokens, step } = rows.filter(({ kind }) => kind === 'train').at(-1);
+  const points = (kind) =>
+    rows.filter((row) => row.kind === kind && !row.whole).map((row) => [(row.step * tokens) / step / 1e6, row.bpb]);
+  return { train: points('train'), held: points('eval') };
+}
+
+const runs = from.map(curvesOf);
+const all = runs.flatMap(({ train, held }) => [...held, ...train.slice(Math.floor(train.length / 50))]);
+const bottom = Math.floor(Math.min(...all.map(([, bpb]) => bpb)) * 10) / 10;
+const ends = runs.map(({ held }) => held.at(-1)[0]);
+
+const series = runs.flatMap(({ train, held }, i) => {
+  const [thin, thick] = COLORS[i % COLORS.length];
+  const label = (text) => (values.name[i] ? `${values.name[i]}, ${text}` : text);
+  return [
+    { name: label('training batch'), data: train, color: thin, lineStyle: { width: 1, opacity: 0.45 } },
+    { name: label('held-out text'), data: held, color: thick, lineStyle: { width: 2.5 } },
+  ];
+});
 if (values.gzip)
   series.push({
     name: 'gzip -9, held-out text',
-    data: [
-      [0, +values.gzip],
-      [held.at(-1)[0], +values.gzip],
-    ],
+    data: [0, Math.max(...ends)].map((x) => [x, +values.gzip]),
+    color: '#555555',
     lineStyle: { type: 'dashed' },
   });
 
@@ -44,10 +64,17 @@ const chart = init(null, null, { renderer: 'svg', ssr: true, width: 760, height:
 chart.setOption({
   animation: false,
   backgroundColor: '#ffffff',
-  color: ['#6b8fb8', '#c0392b', '#555555'],
   title: { text: values.title, left: 'center', textStyle: { fontSize: 15 } },
-  legend: { top: 30, icon: 'rect', itemWidth: 18, itemHeight: 3, itemGap: 28 },
-  grid: { left: 60, right: 30, top: 64, bottom: 48 },
+  legend: {
+    top: 30,
+    icon: 'rect',
+    itemWidth: 18,
+    itemHeight: 3,
+    itemGap: runs.length > 1 ? 18 : 28,
+    left: 'center',
+    width: 640,
+  },
+  grid: { left: 60, right: 30, top: runs.length > 1 ? 112 : 64, bottom: 48 },
   xAxis: {
     type: 'value',
     name: 'million bytes read',
