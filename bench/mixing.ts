@@ -67,8 +67,15 @@ export interface Measured {
   flopPerCell?: number;
 }
 
-/** Rows of all ops at all lengths: against their peers, then growth, then shares of the limit. */
-export async function measureMixing(context: Context, ops: Measured[]): Promise<void> {
+/**
+ * Rows of all ops at all lengths: against their peers, then growth, then shares of the limit. `turns`: of all lengths for each repetition, when
+ * growth is measured.
+ */
+export async function measureMixing(
+  context: Context,
+  ops: Measured[],
+  { turns = GROWTH.turns }: { turns?: number } = {},
+): Promise<void> {
   const peak = await peakMeter();
   const points: Point[] = [];
   let limit = 0; // the best of the whole run: a limit is what is possible, and the machine's other work only lowers a reading
@@ -79,7 +86,7 @@ export async function measureMixing(context: Context, ops: Measured[]): Promise<
         limit = Math.max(limit, peak());
         points.push({ ...params, op, ...(await compare(context, { ...op, peers: op.peers(params), params })) });
       }
-      await emitGrowth(context, op.ours, { pass });
+      await emitGrowth(context, op.ours, { pass }, undefined, turns);
     }
   }
   emitShares(context, points, Math.max(limit, peak()));
@@ -101,11 +108,12 @@ export async function emitGrowth(
   ours: string,
   params: Omit<Params, 'T'>,
   lengths = (context.lengths ?? GROWTH.lengths).filter((T) => GROWTH.lengths.includes(T)),
+  turns = GROWTH.turns,
 ): Promise<void> {
   if (lengths.length < 2) return;
   const contestants = lengths.map((T) => ({ ...inProcess(context.suite, ours, { ...params, T }), name: String(T) }));
   try {
-    const results = await takeTurns(contestants, GROWTH.turns * context.reps);
+    const results = await takeTurns(contestants, turns * context.reps);
     const points = [...results].map(([T, { samples }]) => ({ T: Number(T), ms: Math.min(...samples) }));
     const fastestMs = points.map(({ ms }) => ms);
     const row = facts(context.suite.name, `${ours}: growth exponent`);
