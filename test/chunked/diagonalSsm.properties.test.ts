@@ -118,7 +118,7 @@ describe.each(['wasm', 'cpu'] as const)('%s: conv', (backend) => {
   afterAll(() => useBackend('wasm'));
   const drawn = { kind: kinds, seed: fc.nat({ max: 1e6 }), initial: fc.boolean() };
   const options = { form: 'conv' };
-  const numRuns = { wasm: 25, cpu: 10 }[backend];
+  const numRuns = { wasm: 20, cpu: 6 }[backend];
 
   test('equals the recurrence in outputs and all gradients', () => {
     fc.assert(

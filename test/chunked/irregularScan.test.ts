@@ -90,7 +90,14 @@ const leaks = {
 };
 
 describe('slow and still modes, all forms', () =>
-  testMixingOp({ kinds: kinds('slow', 'still'), op: irregularOp, forms, tolerance: TOLERANCE, leaks }));
+  testMixingOp({
+    kinds: kinds('slow', 'still'),
+    op: irregularOp,
+    forms,
+    tolerance: TOLERANCE,
+    leaks,
+    numRuns: { wasm: 12, cpu: 4 },
+  }));
 
 describe.each([false, true])('the kernel, fast and still modes, reverse %s', (reverse) => {
   beforeAll(() => useBackend('wasm'));

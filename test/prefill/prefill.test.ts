@@ -57,7 +57,7 @@ test.each(settings)(
         const alone = await bytesAfter(model, prompts, (session) => readAlone(session, chunk));
         expect(await bytesAfter(model, prompts, (session) => pool.read(session, chunk))).toEqual(alone);
       }),
-      { numRuns: 8 },
+      { numRuns: 5 },
     );
   },
 );

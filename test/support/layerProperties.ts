@@ -79,7 +79,7 @@ const anyCall = fc.record({
 const always = <T>(values: fc.Arbitrary<T>, check: (value: T) => void) =>
   fc.assert(
     fc.property(values, (value) => inScope(() => check(value))),
-    { numRuns: 15 },
+    { numRuns: 10 },
   );
 
 /** Of the largest value: float32 sums of a few dozen terms, in another order. */
