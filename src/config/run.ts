@@ -62,7 +62,7 @@ export function completeRunConfig(raw: unknown, source: string, found: readonly 
   const isText = !isTask(data.source) && !isLabelled(data.source);
   const samplePrompts = train.samplePrompts ?? (isText ? ['The '] : []);
   const tokenizer = config.tokenizer ?? (tokenizerFor(data.source) as TokenizerConfig | undefined);
-  const warmupSteps = train.warmupSteps ?? Math.round(train.steps / 20);
+  const warmupSteps = train.warmupSteps ?? defaultWarmup(train.steps);
   const decaySteps = train.schedule === 'wsd' ? (train.decaySteps ?? Math.ceil(train.steps / 5)) : undefined;
   return {
     ...config,
@@ -105,6 +105,8 @@ function runProblems(raw: unknown): Problem[] {
 
 type LenientRun = Lenient<Parsed>;
 
+const defaultWarmup = (steps: number) => Math.round(steps / 20);
+
 /** Parts that are undefined are wrong by themselves and skipped, here and below. */
 function stepRules({ train = {} }: LenientRun): Problem[] {
   const { steps, schedule, warmupSteps = 0, decaySteps, halveAt } = train;
@@ -118,7 +120,7 @@ function stepRules({ train = {} }: LenientRun): Problem[] {
       path: 'train.decaySteps',
       message: `warm-up and decay must fit into steps ${steps}, got ${warmupSteps} + ${decaySteps}`,
     });
-  const warmUp = train.warmupSteps ?? Math.round((steps ?? 0) / 20);
+  const warmUp = train.warmupSteps ?? defaultWarmup(steps ?? 0);
   if (steps && halveAt && halveAt * steps < warmUp)
     problems.push({
       path: 'train.halveAt',
