@@ -12,7 +12,7 @@ import {
   type ScatterbrainOptions,
   scatterbrain,
 } from '../src/chunked/index.js';
-import { wasmBytes } from '../src/chunked/wasm/runtime.js';
+import { meterBytes } from '../test/support/peakBytes.js';
 import { type Context, facts, inProcess, type Params, type Pass, type Suite, type Task } from './harness.js';
 import { type Inputs, type Measured, measureMixing, mixingTask, SIZES, SIZES_NAME } from './mixing.js';
 import { inPython } from './python.js';
@@ -105,18 +105,19 @@ const tasks: Record<string, Task> = {
   ),
 };
 
-/** The same tasks, each giving back by how much the memory of the backend grew since before its inputs. */
+/** The same tasks, each giving back how many bytes the backend holds at most while it runs: inputs, outputs and all between. */
 const memoryTasks = Object.fromEntries(Object.entries(tasks).map(([name, task]) => [`${name}-memory`, metered(task)]));
 
 function metered(task: Task): Task {
   return {
     ...task,
     async prepare(params) {
-      const before = wasmBytes() as number;
+      const meter = meterBytes();
       const run = await task.prepare(params);
       return () => {
+        meter.restart();
         run();
-        return (wasmBytes() as number) - before;
+        return meter.peak();
       };
     },
   };
@@ -167,33 +168,32 @@ export const attention: Suite = {
   },
 };
 
-const MEMORY_LENGTHS = [1024, 2048, 4096, 8192];
+const MEMORY_LENGTHS = [1024, 4096, 8192];
 
 /** Bytes of one task at each length, and the exponent of their growth. */
 async function emitMemory(context: Context, name: string, lengths: number[]): Promise<void> {
   for (const pass of context.passes) {
-    const points: { T: number; ms: number }[] = [];
+    const points: { T: number; bytes: number }[] = [];
+    const skipped: string[] = [];
     const longest = name.includes('stock') ? STOCK_UNTIL[pass] : Number.POSITIVE_INFINITY;
     for (const T of (context.lengths ?? lengths).filter((n) => lengths.includes(n) && n <= longest)) {
       const contestant = inProcess(context.suite, `${name}-memory`, { T, pass });
-      const row = { ...facts('attention', `${name}: memory`), pass, T };
       try {
         await contestant.ready();
-        await contestant.time();
-        const memoryBytes = Math.max(...contestant.told.values);
-        points.push({ T, ms: memoryBytes });
-        context.emit({ ...row, memoryBytes });
+        points.push({ T, bytes: Math.max(...contestant.told.values) });
       } catch (error) {
-        context.emit({ ...row, skipped: (error as Error).message });
+        skipped.push(`T=${T}: ${(error as Error).message}`);
       } finally {
         contestant.close();
       }
     }
-    if (points.length > 1)
-      context.emit({
-        ...facts('attention', `${name}: memory growth exponent`),
-        pass,
-        exponent: growthExponent(points),
-      });
+    context.emit({
+      ...facts('attention', `${name}: memory`),
+      pass,
+      lengths: points.map(({ T }) => T),
+      memoryBytes: points.map(({ bytes }) => bytes),
+      ...(points.length > 1 && { exponent: growthExponent(points.map(({ T, bytes }) => ({ T, ms: bytes }))) }),
+      ...(skipped.length > 0 && { skipped: skipped.join('; ') }),
+    });
   }
 }

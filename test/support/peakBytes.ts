@@ -6,9 +6,18 @@ interface Allocator {
   _free(at: number): void;
 }
 
-/** What `f` allocates at most at one time, beyond what was there before. */
-export function peakBytes(f: () => void): number {
+export interface ByteMeter {
+  /** The most bytes held at one time since the meter started, or started again; what was there before it is not counted. */
+  peak(): number;
+  /** From here on the peak is a new one; what is held goes on counting. */
+  restart(): void;
+  stop(): void;
+}
+
+/** Counts what the wasm backend allocates from now on. */
+export function meterBytes(): ByteMeter {
   const { wasm } = tf.backend() as unknown as { wasm: Allocator };
+  wasm._free(wasm._malloc(1)); // Emscripten's stubs put the functions themselves in their own place when they are called first
   const { _malloc, _free } = wasm;
   const sizes = new Map<number, number>();
   let [now, most] = [0, 0];
@@ -24,11 +33,25 @@ export function peakBytes(f: () => void): number {
     sizes.delete(at);
     _free(at);
   };
+  return {
+    peak: () => most,
+    restart: () => {
+      most = now;
+    },
+    stop: () => {
+      wasm._malloc = _malloc;
+      wasm._free = _free;
+    },
+  };
+}
+
+/** What `f` allocates at most at one time, beyond what was there before. */
+export function peakBytes(f: () => void): number {
+  const meter = meterBytes();
   try {
     f();
+    return meter.peak();
   } finally {
-    wasm._malloc = _malloc;
-    wasm._free = _free;
+    meter.stop();
   }
-  return most;
 }

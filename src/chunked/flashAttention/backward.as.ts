@@ -1,16 +1,17 @@
 /** The backward pass, for one head at a time: tiles of keys outside, tiles of queries inside. */
-import { expBelow89, hsum, madd } from '../wasm/lib/math.as';
+import { hsum, madd } from '../wasm/lib/math.as';
 import { panelUpdate } from '../wasm/lib/product.as';
 import { packRows, pad8, unpackPanel } from '../wasm/lib/rows.as';
 import { loadN } from '../wasm/lib/tail.as';
+import { joinExp, POWERS, splitExp } from './softmax.as';
 import { addPacked, addPanels, addTermGradients, addTerms, hideKeys, place, SCORES_ROW, Terms } from './terms.as';
 import {
   biasedScores, endColumn, endKey, firstColumn, firstKey, hide, KEYS, packKeyPanels, packTile, QUERIES, stripOutputs, stripScores,
   TILE_PANEL, writeRows,
 } from './tiles.as';
 
-// Scratch: weights P and their gradients dS of a tile [64, 64] | a tile of keys: key panels of k, of v and of factors, panels of k and of
-// factors | of one head, in tiles of 64 queries: see below | of the key head, in tiles: dk, dv in panels | of one head, in tiles of keys:
+// Scratch: weights P and their gradients dS of a tile [64, 64], powers of a strip | a tile of keys: key panels of k, of v and of factors,
+// panels of k and of factors | of one head, in tiles of 64 queries: see below | of the key head, in tiles: dk, dv in panels | of one head, in tiles of keys:
 // gradients of factors in panels.
 
 // @ts-ignore: decorator
@@ -21,7 +22,10 @@ const SQUARE: usize = 16384;
 function gradientsAt(s: usize): usize { return s + SQUARE; }
 // @ts-ignore: decorator
 @inline
-function keyPanelsAt(s: usize): usize { return s + 2 * SQUARE; }
+function powersAt(s: usize): usize { return s + 2 * SQUARE; }
+// @ts-ignore: decorator
+@inline
+function keyPanelsAt(s: usize): usize { return powersAt(s) + POWERS; }
 // @ts-ignore: decorator
 @inline
 function valuePanelsAt(s: usize, Kp: i32): usize { return keyPanelsAt(s) + (<usize>Kp << 8); }
@@ -204,7 +208,7 @@ function tileBwd(
     hide(P, t + r, j, col, end, S, shift, causal, window);
     hideKeys(x, P, j, 4, col, last);
     stripScores(upstream + i * (<usize>Vp << 2), Vp, valuePanelsAt(s, Kp), col, end, dS);
-    weightsBwd(P, dS, col, end, statistics + (i << 2));
+    weightsBwd(P, dS, col, end, statistics + (i << 2), powersAt(s));
     addTermGradients(x, dS, t + r, j, rows, col, last, shift);
     stripOutputs(dS, keysAt(s, Kp, Vp), col, end, dq + i * (<usize>Kp << 2), Kp);
     if (x.dPhiQAt) stripOutputs(dS, factorKeys, col, end, dPhi + i * (<usize>Rp << 2), Rp);
@@ -212,13 +216,14 @@ function tileBwd(
 }
 
 /** P = exp(score - lse) and dS = P (dP - delta) in place, for a strip. */
-function weightsBwd(P: usize, dS: usize, col: i32, end: i32, statistics: usize): void {
+function weightsBwd(P: usize, dS: usize, col: i32, end: i32, statistics: usize, powers: usize): void {
   const first = <usize>col << 2, stop = <usize>end << 2;
   for (const last = statistics + 16; statistics < last; statistics += 4, P += SCORES_ROW, dS += SCORES_ROW) {
     const lse = v128.load_splat<f32>(statistics), rest = v128.load_splat<f32>(statistics, 256);
     const delta = v128.load_splat<f32>(statistics, 512);
+    for (let c = first; c < stop; c += 16) splitExp(f32x4.sub(f32x4.sub(v128.load(P + c), lse), rest), P + c, powers + c);
     for (let c = first; c < stop; c += 16) {
-      const p = expBelow89(f32x4.sub(f32x4.sub(v128.load(P + c), lse), rest));
+      const p = joinExp(P + c, powers + c);
       v128.store(P + c, p);
       v128.store(dS + c, f32x4.mul(p, f32x4.sub(v128.load(dS + c), delta)));
     }

@@ -2,7 +2,7 @@
 import { expBelow89, madd } from '../wasm/lib/math.as';
 import { sums4 } from '../wasm/lib/product.as';
 import { packRows, pad8 } from '../wasm/lib/rows.as';
-import { LOWEST, maxima4, scaleRow, writeLse } from './softmax.as';
+import { joinExp, LOWEST, maxima4, POWERS, scaleRow, splitExp, writeLse } from './softmax.as';
 import { step } from './step.as';
 import { addTerms, hideKeys, place, SCORES_ROW, Terms } from './terms.as';
 import {
@@ -26,15 +26,20 @@ function softmaxStrip(scores: usize, col: i32, end: i32, state: usize, out: usiz
   const kept = expBelow89(f32x4.sub(before, largest));
   const m0 = v128.shuffle<f32>(largest, largest, 0, 0, 0, 0), m1 = v128.shuffle<f32>(largest, largest, 1, 1, 1, 1);
   const m2 = v128.shuffle<f32>(largest, largest, 2, 2, 2, 2), m3 = v128.shuffle<f32>(largest, largest, 3, 3, 3, 3);
+  for (let p = first; p < stop; p += 16) {
+    splitExp(f32x4.sub(v128.load(p), m0), p, p + POWERS);
+    splitExp(f32x4.sub(v128.load(p, SCORES_ROW), m1), p + SCORES_ROW, p + SCORES_ROW + POWERS);
+    splitExp(f32x4.sub(v128.load(p, 2 * SCORES_ROW), m2), p + 2 * SCORES_ROW, p + 2 * SCORES_ROW + POWERS);
+    splitExp(f32x4.sub(v128.load(p, 3 * SCORES_ROW), m3), p + 3 * SCORES_ROW, p + 3 * SCORES_ROW + POWERS);
+  }
   a = b = c = d = zero;
   for (let p = first; p < stop; p += 16) {
-    const w = expBelow89(f32x4.sub(v128.load(p), m0)), x = expBelow89(f32x4.sub(v128.load(p, SCORES_ROW), m1));
+    const w = joinExp(p, p + POWERS), x = joinExp(p + SCORES_ROW, p + SCORES_ROW + POWERS);
     v128.store(p, w);
     v128.store(p, x, SCORES_ROW);
     a = f32x4.add(a, w);
     b = f32x4.add(b, x);
-    const y = expBelow89(f32x4.sub(v128.load(p, 2 * SCORES_ROW), m2));
-    const z = expBelow89(f32x4.sub(v128.load(p, 3 * SCORES_ROW), m3));
+    const y = joinExp(p + 2 * SCORES_ROW, p + 2 * SCORES_ROW + POWERS), z = joinExp(p + 3 * SCORES_ROW, p + 3 * SCORES_ROW + POWERS);
     v128.store(p, y, 2 * SCORES_ROW);
     v128.store(p, z, 3 * SCORES_ROW);
     c = f32x4.add(c, y);
@@ -48,6 +53,7 @@ function softmaxStrip(scores: usize, col: i32, end: i32, state: usize, out: usiz
   scaleRow(out + 2 * row, row, f32x4.extract_lane(kept, 2));
   scaleRow(out + 3 * row, row, f32x4.extract_lane(kept, 3));
 }
+
 /** Bytes of scratch of flashAttentionFwd; S is the largest number of keys of a sequence, R = H / G. */
 export function flashAttentionFwdScratch(S: i32, R: i32, K: i32, V: i32, rank: i32): usize {
   const Kp = pad8(K), Vp = pad8(V), Rp = pad8(rank), tiles = <usize>((S + KEYS - 1) / KEYS);
@@ -55,8 +61,8 @@ export function flashAttentionFwdScratch(S: i32, R: i32, K: i32, V: i32, rank: i
   return max(whole, SCORES_ROW + (<usize>(R * (Vp + 4)) << 2));
 }
 
-// Scratch of a tile of queries: rows [64, Kp], outputs [64, Vp], states of 16 strips, scores of a strip, factors [64, Rp]; then the tiles
-// of keys: key panels, values in panels, key panels of their factors.
+// Scratch of a tile of queries: rows [64, Kp], outputs [64, Vp], states of 16 strips, scores of a strip and their powers, factors [64, Rp];
+// then the tiles of keys: key panels, values in panels, key panels of their factors.
 // @ts-ignore: decorator
 @inline
 function outputsAt(s: usize, Kp: i32): usize { return s + (<usize>Kp << 8); }
@@ -68,7 +74,7 @@ function statesAt(s: usize, Kp: i32, Vp: i32): usize { return outputsAt(s, Kp) +
 function stripAt(s: usize, Kp: i32, Vp: i32): usize { return statesAt(s, Kp, Vp) + 512; }
 // @ts-ignore: decorator
 @inline
-function factorsAt(s: usize, Kp: i32, Vp: i32): usize { return stripAt(s, Kp, Vp) + 4 * SCORES_ROW; }
+function factorsAt(s: usize, Kp: i32, Vp: i32): usize { return stripAt(s, Kp, Vp) + 2 * POWERS; }
 // @ts-ignore: decorator
 @inline
 function keyTilesAt(s: usize, Kp: i32, Vp: i32, Rp: i32): usize { return factorsAt(s, Kp, Vp) + (<usize>Rp << 8); }

@@ -1,10 +1,30 @@
 /** The running softmax of a row: its largest score so far, and the sum of exp(score - largest). */
+import { expOfRemainder, expPower, expRemainder } from '../wasm/lib/math.as';
 import { log1p4 } from '../wasm/lib/softplus.as';
+import { SCORES_ROW } from './terms.as';
 
 /** Where a running maximum starts: finite, so that differences of maxima are never Infinity - Infinity. */
 // @ts-ignore: decorator
 @inline
 export const LOWEST: f32 = -3e38;
+
+/** From a strip's scores to the powers of two that splitExp keeps: the scores of 4 queries. */
+// @ts-ignore: decorator
+@inline
+export const POWERS: usize = 4 * SCORES_ROW;
+
+/** The first step of exp(x): its remainder to `at`, its power to `power`. */
+// @ts-ignore: decorator
+@inline
+export function splitExp(x: v128, at: usize, power: usize): void {
+  v128.store(at, expRemainder(x));
+  v128.store(power, expPower(x));
+}
+
+/** The second step. */
+// @ts-ignore: decorator
+@inline
+export function joinExp(at: usize, power: usize): v128 { return f32x4.mul(expOfRemainder(v128.load(at)), v128.load(power)); }
 
 /** The largest lanes of four vectors, as one vector. */
 // @ts-ignore: decorator

@@ -37,13 +37,44 @@ export function expBelow89(x: v128): v128 {
   const n = f32x4.sub(t, f32x4.splat(12583039.0));
   let r = madd(n, f32x4.splat(-0.693359375), x);
   r = madd(n, f32x4.splat(2.12194440e-4), r);
+  return v128.andnot(f32x4.mul(expOfRemainder(r), i32x4.shl(t, 23)), f32x4.lt(x, f32x4.splat(-87.33654)));
+}
+
+// expBelow89 in two steps, 2^n and the polynomial of r, to the last bit: for long loops. As one chain of a dozen operations that wait for
+// each other, so few of them fit into the processor's window that it idles; a loop over each step is a quarter faster or more (measured).
+
+/** The first step: 2^n, exactly 0 below -87.33. */
+// @ts-ignore: decorator
+@inline
+export function expPower(x: v128): v128 {
+  return v128.andnot(i32x4.shl(expRounded(x), 23), f32x4.lt(x, f32x4.splat(-87.33654)));
+}
+
+/** The first step: r = x - n ln2; finite where 2^n is 0, too. */
+// @ts-ignore: decorator
+@inline
+export function expRemainder(x: v128): v128 {
+  const n = f32x4.sub(expRounded(x), f32x4.splat(12583039.0));
+  const r = madd(n, f32x4.splat(-0.693359375), f32x4.pmax(x, f32x4.splat(-87.33654)));
+  return madd(n, f32x4.splat(2.12194440e-4), r);
+}
+
+// @ts-ignore: decorator
+@inline
+function expRounded(x: v128): v128 {
+  return madd(f32x4.pmax(x, f32x4.splat(-87.33654)), f32x4.splat(1.4426950408889634), f32x4.splat(12583039.0));
+}
+
+/** The second step: exp(r) for |r| <= ln2 / 2, to be multiplied by 2^n. */
+// @ts-ignore: decorator
+@inline
+export function expOfRemainder(r: v128): v128 {
   let y = madd(f32x4.splat(1.9875691500e-4), r, f32x4.splat(1.3981999507e-3));
   y = madd(y, r, f32x4.splat(8.3334519073e-3));
   y = madd(y, r, f32x4.splat(4.1665795894e-2));
   y = madd(y, r, f32x4.splat(1.6666665459e-1));
   y = madd(y, r, f32x4.splat(5.0000001201e-1));
-  y = f32x4.add(madd(y, f32x4.mul(r, r), r), f32x4.splat(1.0));
-  return v128.andnot(f32x4.mul(y, i32x4.shl(t, 23)), f32x4.lt(x, f32x4.splat(-87.33654)));
+  return f32x4.add(madd(y, f32x4.mul(r, r), r), f32x4.splat(1.0));
 }
 
 // @ts-ignore: decorator
