@@ -6,13 +6,13 @@ import { loadN } from '../wasm/lib/tail.as';
 import { joinExp, POWERS, splitExp } from './softmax.as';
 import { addPacked, addPanels, addTermGradients, addTerms, hideKeys, place, SCORES_ROW, Terms } from './terms.as';
 import {
-  biasedScores, endColumn, endKey, firstColumn, firstKey, hide, KEYS, packKeyPanels, packTile, QUERIES, stripOutputs, stripScores,
-  TILE_PANEL, writeRows,
+  endColumn, endKey, firstColumn, firstKey, hide, KEYS, packKeyFactors, packKeyPanels, packQueries, packTile, QUERIES, stripOutputs,
+  stripScores, TILE_PANEL, writeRows,
 } from './tiles.as';
 
-// Scratch: weights P and their gradients dS of a tile [64, 64], powers of a strip | a tile of keys: key panels of k, of v and of factors,
-// panels of k and of factors | of one head, in tiles of 64 queries: see below | of the key head, in tiles: dk, dv in panels | of one head, in tiles of keys:
-// gradients of factors in panels.
+// Scratch: weights P and their gradients dS of a tile [64, 64], powers of a strip | a tile of keys: key panels of factors and k, of v, panels
+// of k and of factors | of one head, in tiles of 64 queries: see below | of the key head, in tiles: dk, dv in panels | of one head, in tiles
+// of keys: gradients of factors in panels.
 
 // @ts-ignore: decorator
 @inline
@@ -28,21 +28,19 @@ function powersAt(s: usize): usize { return s + 2 * SQUARE; }
 function keyPanelsAt(s: usize): usize { return powersAt(s) + POWERS; }
 // @ts-ignore: decorator
 @inline
-function valuePanelsAt(s: usize, Kp: i32): usize { return keyPanelsAt(s) + (<usize>Kp << 8); }
+function valuePanelsAt(s: usize, Wp: i32): usize { return keyPanelsAt(s) + (<usize>Wp << 8); }
 // @ts-ignore: decorator
 @inline
-function keysAt(s: usize, Kp: i32, Vp: i32): usize { return valuePanelsAt(s, Kp) + (<usize>Vp << 8); }
+function keysAt(s: usize, Wp: i32, Vp: i32): usize { return valuePanelsAt(s, Wp) + (<usize>Vp << 8); }
 // @ts-ignore: decorator
 @inline
-function factorKeyPanelsAt(s: usize, Kp: i32, Vp: i32): usize { return keysAt(s, Kp, Vp) + (<usize>Kp << 8); }
-// @ts-ignore: decorator
-@inline
-function factorKeysAt(s: usize, Kp: i32, Vp: i32, Rp: i32): usize { return factorKeyPanelsAt(s, Kp, Vp) + (<usize>Rp << 8); }
+function factorKeysAt(s: usize, Kp: i32, Vp: i32, Rp: i32): usize { return keysAt(s, Kp + Rp, Vp) + (<usize>Kp << 8); }
 // @ts-ignore: decorator
 @inline
 function queryTilesAt(s: usize, Kp: i32, Vp: i32, Rp: i32): usize { return factorKeysAt(s, Kp, Vp, Rp) + (<usize>Rp << 8); }
 
-// A tile of queries: rows of q and dO, panels of q and dO, dq in rows, statistics; factors in rows and in panels, their gradients in rows.
+// A tile of queries: rows of factors and q, rows of dO, panels of q and dO, dq in rows, statistics; factors in panels, their gradients in
+// rows.
 // Statistics of a query: lse, rest, and delta = dO . o - dLse.
 
 /** Bytes of a tile of queries. */
@@ -51,25 +49,22 @@ function queryTilesAt(s: usize, Kp: i32, Vp: i32, Rp: i32): usize { return facto
 function queryTile(Kp: i32, Vp: i32, Rp: i32): usize { return (<usize>(3 * Kp + 2 * Vp + 3 * Rp) << 8) + 3 * 256; }
 // @ts-ignore: decorator
 @inline
-function upstreamRowsAt(tile: usize, Kp: i32): usize { return tile + (<usize>Kp << 8); }
+function upstreamRowsAt(tile: usize, Wp: i32): usize { return tile + (<usize>Wp << 8); }
 // @ts-ignore: decorator
 @inline
-function queryPanelsAt(tile: usize, Kp: i32, Vp: i32): usize { return upstreamRowsAt(tile, Kp) + (<usize>Vp << 8); }
+function queryPanelsAt(tile: usize, Wp: i32, Vp: i32): usize { return upstreamRowsAt(tile, Wp) + (<usize>Vp << 8); }
 // @ts-ignore: decorator
 @inline
-function upstreamPanelsAt(tile: usize, Kp: i32, Vp: i32): usize { return queryPanelsAt(tile, Kp, Vp) + (<usize>Kp << 8); }
+function upstreamPanelsAt(tile: usize, Kp: i32, Vp: i32, Rp: i32): usize { return queryPanelsAt(tile, Kp + Rp, Vp) + (<usize>Kp << 8); }
 // @ts-ignore: decorator
 @inline
-function queryGradientsAt(tile: usize, Kp: i32, Vp: i32): usize { return upstreamPanelsAt(tile, Kp, Vp) + (<usize>Vp << 8); }
+function queryGradientsAt(tile: usize, Kp: i32, Vp: i32, Rp: i32): usize { return upstreamPanelsAt(tile, Kp, Vp, Rp) + (<usize>Vp << 8); }
 // @ts-ignore: decorator
 @inline
-function statisticsAt(tile: usize, Kp: i32, Vp: i32): usize { return queryGradientsAt(tile, Kp, Vp) + (<usize>Kp << 8); }
+function statisticsAt(tile: usize, Kp: i32, Vp: i32, Rp: i32): usize { return queryGradientsAt(tile, Kp, Vp, Rp) + (<usize>Kp << 8); }
 // @ts-ignore: decorator
 @inline
-function factorsAt(tile: usize, Kp: i32, Vp: i32): usize { return statisticsAt(tile, Kp, Vp) + 3 * 256; }
-// @ts-ignore: decorator
-@inline
-function factorPanelsAt(tile: usize, Kp: i32, Vp: i32, Rp: i32): usize { return factorsAt(tile, Kp, Vp) + (<usize>Rp << 8); }
+function factorPanelsAt(tile: usize, Kp: i32, Vp: i32, Rp: i32): usize { return statisticsAt(tile, Kp, Vp, Rp) + 3 * 256; }
 // @ts-ignore: decorator
 @inline
 function factorGradientsAt(tile: usize, Kp: i32, Vp: i32, Rp: i32): usize { return factorPanelsAt(tile, Kp, Vp, Rp) + (<usize>Rp << 8); }
@@ -123,15 +118,17 @@ export function flashAttentionBwd(
 function packQueryTiles(
   x: Terms, q: usize, o: usize, dO: usize, lse: usize, rest: usize, dLse: usize, T: i32, H: i32, K: i32, V: i32, scale: f32, tile: usize,
 ): void {
-  const Kp = pad8(K), Vp = pad8(V), Rp = pad8(x.rank), queryRow = <usize>(H * K) << 2, outputRow = <usize>(H * V) << 2, one = <usize>H << 2;
+  const Kp = pad8(K), Vp = pad8(V), Rp = pad8(x.rank), Wp = Kp + Rp;
+  const queryRow = <usize>(H * K) << 2, outputRow = <usize>(H * V) << 2, one = <usize>H << 2;
   for (let t = 0; t < T; t += QUERIES, tile += queryTile(Kp, Vp, Rp)) {
-    const n = min(QUERIES, T - t), upstream = upstreamRowsAt(tile, Kp), statistics = statisticsAt(tile, Kp, Vp);
-    packRows(q, queryRow, n, K, tile, QUERIES, scale);
+    const n = min(QUERIES, T - t), upstream = upstreamRowsAt(tile, Wp), statistics = statisticsAt(tile, Kp, Vp, Rp);
+    packQueries(x, t, q, queryRow, n, K, scale, tile, Wp);
     packRows(dO, outputRow, n, V, upstream, QUERIES, 1);
-    packTile(tile, <usize>Kp << 2, QUERIES, Kp, queryPanelsAt(tile, Kp, Vp));
-    packTile(upstream, <usize>Vp << 2, QUERIES, Vp, upstreamPanelsAt(tile, Kp, Vp));
-    memory.fill(queryGradientsAt(tile, Kp, Vp), 0, <usize>Kp << 8);
-    if (x.rank) packFactors(x, t, n, factorsAt(tile, Kp, Vp), Rp);
+    packTile(tile + (<usize>x.rank << 2), <usize>Wp << 2, QUERIES, K, queryPanelsAt(tile, Wp, Vp));
+    packTile(upstream, <usize>Vp << 2, QUERIES, Vp, upstreamPanelsAt(tile, Kp, Vp, Rp));
+    memory.fill(queryGradientsAt(tile, Kp, Vp, Rp), 0, <usize>Kp << 8);
+    packTile(tile, <usize>Wp << 2, QUERIES, x.rank, factorPanelsAt(tile, Kp, Vp, Rp));
+    memory.fill(factorGradientsAt(tile, Kp, Vp, Rp), 0, <usize>Rp << 8);
     for (let r = 0; r < QUERIES; r++) {
       const to = statistics + (<usize>r << 2), real = r < n;
       store<f32>(to, real && load<f32>(lse) != -Infinity ? load<f32>(lse) : Infinity); // no query, no key: weights exp(-Infinity) = 0
@@ -156,35 +153,27 @@ function dot(a: usize, b: usize, n: i32): f32 {
   return hsum(sum);
 }
 
-/** Factors of a tile of n queries from query t, in rows and in panels, and gradients of 0. */
-function packFactors(x: Terms, t: i32, n: i32, factors: usize, Rp: i32): void {
-  const bytes = <usize>Rp << 8;
-  packRows(x.phiQAt + <usize>t * x.phiQRow, x.phiQRow, n, x.rank, factors, QUERIES, 1);
-  packTile(factors, <usize>Rp << 2, QUERIES, Rp, factors + bytes);
-  memory.fill(factors + 2 * bytes, 0, bytes);
-}
-
 /** All tiles of one head: adds to dq in its tiles of queries, and to the sums of dk and dv, and of the keys' factors. */
 function headBwd(
   x: Terms, k: usize, v: usize, keyRow: usize, valueRow: usize, T: i32, S: i32, K: i32, V: i32, causal: bool, window: i32,
   sums: usize, factorSums: usize, s: usize,
 ): void {
-  const Kp = pad8(K), Vp = pad8(V), Rp = pad8(x.rank), shift = S - T, size = queryTile(Kp, Vp, Rp);
+  const Kp = pad8(K), Vp = pad8(V), Rp = pad8(x.rank), Wp = Kp + Rp, shift = S - T, size = queryTile(Kp, Vp, Rp);
   for (let j = 0; j < S; j += KEYS, k += keyRow << 6, v += valueRow << 6, sums += <usize>(Kp + Vp) << 8, factorSums += <usize>Rp << 8) {
     const n = min(KEYS, S - j);
-    packKeyPanels(k, keyRow, n, K, keyPanelsAt(s));
-    packKeyPanels(v, valueRow, n, V, valuePanelsAt(s, Kp));
-    packTile(k, keyRow, n, K, keysAt(s, Kp, Vp));
+    packKeyPanels(k, keyRow, n, K, keyPanelsAt(s) + (<usize>x.rank << 5), <usize>Wp << 5);
+    packKeyPanels(v, valueRow, n, V, valuePanelsAt(s, Wp), <usize>Vp << 5);
+    packTile(k, keyRow, n, K, keysAt(s, Wp, Vp));
     if (x.rank) {
       const phi = x.phiKAt + <usize>j * x.phiKRow;
-      packKeyPanels(phi, x.phiKRow, n, x.rank, factorKeyPanelsAt(s, Kp, Vp));
+      packKeyFactors(phi, x.phiKRow, n, x.rank, keyPanelsAt(s), <usize>Wp << 5);
       packTile(phi, x.phiKRow, n, x.rank, factorKeysAt(s, Kp, Vp, Rp));
     }
     let tile = queryTilesAt(s, Kp, Vp, Rp);
     for (let t = 0; t < T; t += QUERIES, tile += size) {
       const last = min(t + QUERIES, T) - 1;
       if (endKey(last, S, shift, causal) <= j || firstKey(t, shift, window) >= j + KEYS) continue;
-      tileBwd(x, tile, t, j, last + 1 - t, S, shift, Kp, Vp, Rp, causal, window, s);
+      tileBwd(x, tile, t, j, last + 1 - t, S, shift, x.rank + K, Kp, Vp, Rp, causal, window, s);
       keysBwd(x, tile, t, j, last + 1 - t, n, S, shift, Kp, Vp, Rp, causal, window, sums, factorSums, s);
     }
   }
@@ -192,25 +181,23 @@ function headBwd(
 
 /** P and dS of a tile of n queries, and what it adds to dq and to the gradients of the terms; those of the keys' factors are left. */
 function tileBwd(
-  x: Terms, tile: usize, t: i32, j: i32, n: i32, S: i32, shift: i32, Kp: i32, Vp: i32, Rp: i32, causal: bool, window: i32, s: usize,
+  x: Terms, tile: usize, t: i32, j: i32, n: i32, S: i32, shift: i32, width: i32, Kp: i32, Vp: i32, Rp: i32, causal: bool, window: i32,
+  s: usize,
 ): void {
-  const upstream = upstreamRowsAt(tile, Kp), dq = queryGradientsAt(tile, Kp, Vp), statistics = statisticsAt(tile, Kp, Vp);
-  const factors = factorsAt(tile, Kp, Vp), dPhi = factorGradientsAt(tile, Kp, Vp, Rp);
-  const factorKeyPanels = factorKeyPanelsAt(s, Kp, Vp), factorKeys = factorKeysAt(s, Kp, Vp, Rp);
+  const Wp = Kp + Rp, upstream = upstreamRowsAt(tile, Wp), statistics = statisticsAt(tile, Kp, Vp, Rp);
+  const dq = queryGradientsAt(tile, Kp, Vp, Rp), dPhi = factorGradientsAt(tile, Kp, Vp, Rp), factorKeys = factorKeysAt(s, Kp, Vp, Rp);
   for (let r = 0; r < n; r += 4) {
     const i = <usize>r, col = firstColumn(t + r, j, shift, window), end = endColumn(t + r, j, S, shift, causal);
     if (col >= end) continue;
     const P = s + i * SCORES_ROW, dS = gradientsAt(s) + i * SCORES_ROW, rows = min(4, n - r), last = min(end, S - j);
-    biasedScores(
-      factors + i * (<usize>Rp << 2), x.rank, factorKeyPanels, tile + i * (<usize>Kp << 2), Kp, keyPanelsAt(s), col, end, P,
-    );
+    stripScores(tile + i * (<usize>Wp << 2), width, Wp, keyPanelsAt(s), col, end, P);
     addTerms(x, P, t + r, j, rows, col, last, shift);
     hide(P, t + r, j, col, end, S, shift, causal, window);
     hideKeys(x, P, j, 4, col, last);
-    stripScores(upstream + i * (<usize>Vp << 2), Vp, valuePanelsAt(s, Kp), col, end, dS);
+    stripScores(upstream + i * (<usize>Vp << 2), Vp, Vp, valuePanelsAt(s, Wp), col, end, dS);
     weightsBwd(P, dS, col, end, statistics + (i << 2), powersAt(s));
     addTermGradients(x, dS, t + r, j, rows, col, last, shift);
-    stripOutputs(dS, keysAt(s, Kp, Vp), col, end, dq + i * (<usize>Kp << 2), Kp);
+    stripOutputs(dS, keysAt(s, Wp, Vp), col, end, dq + i * (<usize>Kp << 2), Kp);
     if (x.dPhiQAt) stripOutputs(dS, factorKeys, col, end, dPhi + i * (<usize>Rp << 2), Rp);
   }
 }
@@ -235,7 +222,7 @@ function keysBwd(
   x: Terms, tile: usize, t: i32, j: i32, queries: i32, n: i32, S: i32, shift: i32, Kp: i32, Vp: i32, Rp: i32, causal: bool, window: i32,
   sums: usize, factorSums: usize, s: usize,
 ): void {
-  const q = queryPanelsAt(tile, Kp, Vp), upstream = upstreamPanelsAt(tile, Kp, Vp), values = sums + (<usize>Kp << 8);
+  const q = queryPanelsAt(tile, Kp + Rp, Vp), upstream = upstreamPanelsAt(tile, Kp, Vp, Rp), values = sums + (<usize>Kp << 8);
   const factors = factorPanelsAt(tile, Kp, Vp, Rp);
   for (let c = 0; c < n; c += 8) {
     let r = 0, stop = (queries + 3) & ~3;
@@ -262,7 +249,7 @@ function writeQueryGradients(x: Terms, dq: usize, T: i32, H: i32, K: i32, V: i32
   let tile = queryTilesAt(s, Kp, Vp, Rp);
   for (let t = 0; t < T; t += QUERIES, tile += queryTile(Kp, Vp, Rp), dq += row << 6) {
     const n = min(QUERIES, T - t);
-    writeRows(queryGradientsAt(tile, Kp, Vp), n, K, dq, row, s, 0);
+    writeRows(queryGradientsAt(tile, Kp, Vp, Rp), n, K, dq, row, s, 0);
     if (x.dPhiQAt) addPacked(factorGradientsAt(tile, Kp, Vp, Rp), <usize>Rp << 2, x.dPhiQAt + <usize>t * x.phiQRow, x.phiQRow, n, x.rank);
   }
 }

@@ -1,12 +1,13 @@
 /** The forward pass: a tile of queries against all tiles of keys that it sees. */
 import { expBelow89, madd } from '../wasm/lib/math.as';
 import { sums4 } from '../wasm/lib/product.as';
-import { packRows, pad8 } from '../wasm/lib/rows.as';
+import { pad8 } from '../wasm/lib/rows.as';
 import { joinExp, LOWEST, maxima4, POWERS, scaleRow, splitExp, writeLse } from './softmax.as';
 import { step } from './step.as';
 import { addTerms, hideKeys, place, SCORES_ROW, Terms } from './terms.as';
 import {
-  biasedScores, endColumn, endKey, firstColumn, firstKey, hide, KEYS, packKeyPanels, packTile, QUERIES, stripOutputs, writeRows,
+  endColumn, endKey, firstColumn, firstKey, hide, KEYS, packKeyFactors, packKeyPanels, packQueries, packTile, QUERIES, stripOutputs,
+  stripScores, writeRows,
 } from './tiles.as';
 
 // State of a strip: running maxima [4], running sums [4].
@@ -56,32 +57,29 @@ function softmaxStrip(scores: usize, col: i32, end: i32, state: usize, out: usiz
 
 /** Bytes of scratch of flashAttentionFwd; S is the largest number of keys of a sequence, R = H / G. */
 export function flashAttentionFwdScratch(S: i32, R: i32, K: i32, V: i32, rank: i32): usize {
-  const Kp = pad8(K), Vp = pad8(V), Rp = pad8(rank), tiles = <usize>((S + KEYS - 1) / KEYS);
-  const whole = keyTilesAt(0, Kp, Vp, Rp) + tiles * keyTile(Kp, Vp, Rp);
+  const Wp = pad8(K) + pad8(rank), Vp = pad8(V), tiles = <usize>((S + KEYS - 1) / KEYS);
+  const whole = keyTilesAt(0, Wp, Vp) + tiles * keyTile(Wp, Vp);
   return max(whole, SCORES_ROW + (<usize>(R * (Vp + 4)) << 2));
 }
 
-// Scratch of a tile of queries: rows [64, Kp], outputs [64, Vp], states of 16 strips, scores of a strip and their powers, factors [64, Rp];
-// then the tiles of keys: key panels, values in panels, key panels of their factors.
+// Scratch of a tile of queries: rows [64, Wp], outputs [64, Vp], states of 16 strips, scores of a strip and their powers; then the tiles of
+// keys: key panels, values in panels.
 // @ts-ignore: decorator
 @inline
-function outputsAt(s: usize, Kp: i32): usize { return s + (<usize>Kp << 8); }
+function outputsAt(s: usize, Wp: i32): usize { return s + (<usize>Wp << 8); }
 // @ts-ignore: decorator
 @inline
-function statesAt(s: usize, Kp: i32, Vp: i32): usize { return outputsAt(s, Kp) + (<usize>Vp << 8); }
+function statesAt(s: usize, Wp: i32, Vp: i32): usize { return outputsAt(s, Wp) + (<usize>Vp << 8); }
 // @ts-ignore: decorator
 @inline
-function stripAt(s: usize, Kp: i32, Vp: i32): usize { return statesAt(s, Kp, Vp) + 512; }
+function stripAt(s: usize, Wp: i32, Vp: i32): usize { return statesAt(s, Wp, Vp) + 512; }
 // @ts-ignore: decorator
 @inline
-function factorsAt(s: usize, Kp: i32, Vp: i32): usize { return stripAt(s, Kp, Vp) + 2 * POWERS; }
-// @ts-ignore: decorator
-@inline
-function keyTilesAt(s: usize, Kp: i32, Vp: i32, Rp: i32): usize { return factorsAt(s, Kp, Vp) + (<usize>Rp << 8); }
+function keyTilesAt(s: usize, Wp: i32, Vp: i32): usize { return stripAt(s, Wp, Vp) + 2 * POWERS; }
 /** Bytes of a tile of keys. */
 // @ts-ignore: decorator
 @inline
-function keyTile(Kp: i32, Vp: i32, Rp: i32): usize { return <usize>(Kp + Vp + Rp) << 8; }
+function keyTile(Wp: i32, Vp: i32): usize { return <usize>(Wp + Vp) << 8; }
 
 /**
  * q [*, H, K], k [*, G, K], v [*, G, V], o [*, H, V], lse and rest [*, H], where * counts tokens: sequence n is the queries offsets[n]
@@ -106,7 +104,7 @@ export function flashAttentionFwd(
         }
         place(x, n, h, query, key, S - T);
         if (h == g * R) packKeyTiles(kg, vg, S, keyRow, valueRow, K, V, x.rank, s);
-        if (h == g * R || x.phiKHead) packKeyFactors(x, S, K, V, s);
+        if (h == g * R || x.phiKHead) packFactorTiles(x, S, K, V, s);
         headFwd(x, qh, oh, lh, eh, T, S, H, K, V, causal, window, scale, s);
       }
     }
@@ -114,20 +112,20 @@ export function flashAttentionFwd(
 }
 
 function packKeyTiles(k: usize, v: usize, S: i32, keyRow: usize, valueRow: usize, K: i32, V: i32, rank: i32, s: usize): void {
-  const Kp = pad8(K), Vp = pad8(V), Rp = pad8(rank);
-  let tile = keyTilesAt(s, Kp, Vp, Rp);
-  for (let j = 0; j < S; j += KEYS, k += keyRow << 6, v += valueRow << 6, tile += keyTile(Kp, Vp, Rp)) {
-    packKeyPanels(k, keyRow, min(KEYS, S - j), K, tile);
-    packTile(v, valueRow, min(KEYS, S - j), V, tile + (<usize>Kp << 8));
+  const Wp = pad8(K) + pad8(rank), Vp = pad8(V);
+  let tile = keyTilesAt(s, Wp, Vp);
+  for (let j = 0; j < S; j += KEYS, k += keyRow << 6, v += valueRow << 6, tile += keyTile(Wp, Vp)) {
+    packKeyPanels(k, keyRow, min(KEYS, S - j), K, tile + (<usize>rank << 5), <usize>Wp << 5);
+    packTile(v, valueRow, min(KEYS, S - j), V, tile + (<usize>Wp << 8));
   }
 }
 
-function packKeyFactors(x: Terms, S: i32, K: i32, V: i32, s: usize): void {
+function packFactorTiles(x: Terms, S: i32, K: i32, V: i32, s: usize): void {
   if (!x.rank) return;
-  const Kp = pad8(K), Vp = pad8(V), Rp = pad8(x.rank);
-  let tile = keyTilesAt(s, Kp, Vp, Rp) + (<usize>(Kp + Vp) << 8), phi = x.phiKAt;
-  for (let j = 0; j < S; j += KEYS, phi += x.phiKRow << 6, tile += keyTile(Kp, Vp, Rp))
-    packKeyPanels(phi, x.phiKRow, min(KEYS, S - j), x.rank, tile);
+  const Wp = pad8(K) + pad8(x.rank), Vp = pad8(V);
+  let tile = keyTilesAt(s, Wp, Vp), phi = x.phiKAt;
+  for (let j = 0; j < S; j += KEYS, phi += x.phiKRow << 6, tile += keyTile(Wp, Vp))
+    packKeyFactors(phi, x.phiKRow, min(KEYS, S - j), x.rank, tile, <usize>Wp << 5);
 }
 
 /** All queries of one head. */
@@ -135,18 +133,17 @@ function headFwd(
   x: Terms, q: usize, o: usize, lse: usize, rest: usize, T: i32, S: i32, H: i32, K: i32, V: i32,
   causal: bool, window: i32, scale: f32, s: usize,
 ): void {
-  const Kp = pad8(K), Vp = pad8(V), outputs = outputsAt(s, Kp), states = statesAt(s, Kp, Vp);
+  const Wp = pad8(K) + pad8(x.rank), Vp = pad8(V), outputs = outputsAt(s, Wp), states = statesAt(s, Wp, Vp);
   const queryRow = <usize>(H * K) << 2, outputRow = <usize>(H * V) << 2, lseRow = <usize>H << 2;
   for (let t = 0; t < T; t += QUERIES) {
     const n = min(QUERIES, T - t);
-    packRows(q, queryRow, n, K, s, QUERIES, scale);
-    if (x.rank) packRows(x.phiQAt + <usize>t * x.phiQRow, x.phiQRow, n, x.rank, factorsAt(s, Kp, Vp), QUERIES, 1);
+    packQueries(x, t, q, queryRow, n, K, scale, s, Wp);
     memory.fill(outputs, 0, <usize>Vp << 8);
     for (let p = states; p < states + 512; p += 32) {
       v128.store(p, f32x4.splat(LOWEST));
       v128.store(p, f32x4.splat(0), 16);
     }
-    tileFwd(x, t, n, T, S, Kp, Vp, causal, window, s);
+    tileFwd(x, t, n, T, S, x.rank + K, Wp, Vp, causal, window, s);
     for (let r = 0; r < n; r++, lse += lseRow, rest += lseRow) {
       const state = states + (<usize>(r >> 2) << 5) + (<usize>(r & 3) << 2), sum = load<f32>(state, 16);
       store<f32>(state, writeLse(load<f32>(state), sum, lse, rest));
@@ -163,19 +160,17 @@ function headFwd(
 
 /** A tile of n queries from query t against all tiles of keys that it sees. */
 function tileFwd(
-  x: Terms, t: i32, n: i32, T: i32, S: i32, Kp: i32, Vp: i32, causal: bool, window: i32, s: usize,
+  x: Terms, t: i32, n: i32, T: i32, S: i32, width: i32, Wp: i32, Vp: i32, causal: bool, window: i32, s: usize,
 ): void {
-  const shift = S - T, strip = stripAt(s, Kp, Vp), outputs = outputsAt(s, Kp), states = statesAt(s, Kp, Vp);
-  const rank = x.rank, Rp = pad8(rank), factors = factorsAt(s, Kp, Vp);
+  const shift = S - T, strip = stripAt(s, Wp, Vp), outputs = outputsAt(s, Wp), states = statesAt(s, Wp, Vp);
   const first = firstKey(t, shift, window) & ~(KEYS - 1), last = endKey(t + n - 1, S, shift, causal);
   for (let j = first; j < last; j += KEYS) {
-    const keys = keyTilesAt(s, Kp, Vp, Rp) + <usize>(j / KEYS) * keyTile(Kp, Vp, Rp);
-    const values = keys + (<usize>Kp << 8), keyFactors = values + (<usize>Vp << 8);
+    const keys = keyTilesAt(s, Wp, Vp) + <usize>(j / KEYS) * keyTile(Wp, Vp), values = keys + (<usize>Wp << 8);
     for (let r = 0; r < n; r += 4) {
       const i = <usize>(r >> 2), col = firstColumn(t + r, j, shift, window), end = endColumn(t + r, j, S, shift, causal);
       if (col >= end) continue;
       const out = outputs + i * (<usize>Vp << 4);
-      biasedScores(factors + i * (<usize>Rp << 4), rank, keyFactors, s + i * (<usize>Kp << 4), Kp, keys, col, end, strip);
+      stripScores(s + i * (<usize>Wp << 4), width, Wp, keys, col, end, strip);
       addTerms(x, strip, t + r, j, min(4, n - r), col, min(end, S - j), shift);
       hide(strip, t + r, j, col, end, S, shift, causal, window);
       hideKeys(x, strip, j, 4, col, min(end, S - j));

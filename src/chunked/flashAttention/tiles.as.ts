@@ -4,10 +4,10 @@
  * Names: Kp, Vp, Rp = K, V, rank padded to multiples of 8. "Panel": 8 columns, 32 bytes a row (wasm/lib/product.as.ts); "key panel": the
  * transpose of 8 keys, [Kp, 8]. Missing rows and columns are 0.
  */
-import { tileProduct } from '../wasm/lib/product.as';
+import { rowsTimesPanels } from '../wasm/lib/product.as';
 import { packPanel, packTransposed, pad8 } from '../wasm/lib/rows.as';
-import { storeN } from '../wasm/lib/tail.as';
-import { SCORES_ROW } from './terms.as';
+import { loadN, storeN } from '../wasm/lib/tail.as';
+import { SCORES_ROW, Terms } from './terms.as';
 
 /** Keys in a tile. */
 // @ts-ignore: decorator
@@ -70,10 +70,35 @@ export function hide(scores: usize, t: i32, j: i32, col: i32, end: i32, S: i32, 
 
 // ---- Packing ------------------------------------------------------------------------------------------------------------------
 
-/** A tile of keys (or values) as key panels, one after another. */
-export function packKeyPanels(src: usize, stride: usize, n: i32, width: i32, dst: usize): void {
-  for (let r = 0; r < n; r += 8, src += stride << 3, dst += <usize>pad8(width) << 5)
-    packTransposed(src, stride, min(8, n - r), width, dst);
+// Where there are factors, they come before q and k: a row of a tile of queries is [factors, q], a key panel has the rows of the keys' factors,
+// then those of k. One product gives the scores with their bias. The factors are first in its sum: where their terms are large and cancel,
+// as those of ALiBi, they do so before q . k is added. Wp = Rp + Kp is the room of a row.
+
+/** A tile of keys (or values) as key panels that are `panel` bytes apart. */
+export function packKeyPanels(src: usize, stride: usize, n: i32, width: i32, dst: usize, panel: usize): void {
+  for (let r = 0; r < n; r += 8, src += stride << 3, dst += panel) packTransposed(src, stride, min(8, n - r), width, dst);
+}
+
+/** The rows of factors of a tile's key panels. */
+export function packKeyFactors(phi: usize, stride: usize, n: i32, rank: i32, dst: usize, panel: usize): void {
+  for (let r = 0; r < pad8(n); r++, phi += stride) {
+    const to = dst + <usize>(r >> 3) * panel + (<usize>(r & 7) << 2);
+    for (let i: usize = 0; i < <usize>rank; i++) store<f32>(to + (i << 5), r < n ? load<f32>(phi + (i << 2)) : 0);
+  }
+}
+
+/** [factors, scale * q] of n queries from query t, Wp floats a row, and zeros up to 64 rows. */
+export function packQueries(x: Terms, t: i32, q: usize, stride: usize, n: i32, K: i32, scale: f32, dst: usize, Wp: i32): void {
+  const row = <usize>Wp << 2, full = <usize>(K & ~3) << 2, tail = K & 3, f = f32x4.splat(scale);
+  let phi = x.phiQAt + <usize>t * x.phiQRow;
+  for (let r = 0; r < n; r++, q += stride, phi += x.phiQRow, dst += row) {
+    for (let i: usize = 0; i < <usize>x.rank; i++) store<f32>(dst + (i << 2), load<f32>(phi + (i << 2)));
+    const to = dst + (<usize>x.rank << 2);
+    let p: usize = 0;
+    for (; p < full; p += 16) v128.store(to + p, f32x4.mul(f, v128.load(q + p)));
+    if (tail) storeN(to + p, f32x4.mul(f, loadN(q + p, tail)), tail);
+  }
+  memory.fill(dst, 0, <usize>(QUERIES - n) * row);
 }
 
 /** A tile of `n` rows as panels of 64 rows. */
@@ -94,35 +119,14 @@ export function writeRows(src: usize, n: i32, width: i32, dst: usize, stride: us
 
 // ---- Products of a strip of 4 queries -----------------------------------------------------------------------------------------
 
-/** scores[4, col..end] = rows times the key panels of a tile. */
-// @ts-ignore: decorator
-@inline
-export function stripScores(rows: usize, padded: i32, keys: usize, col: i32, end: i32, scores: usize): void {
-  biasedScores(0, 0, 0, rows, padded, keys, col, end, scores);
-}
-
-/**
- * The same plus factors times the key panels of factors; `rank` 0: none. The product of factors comes first in the sum: where its terms are
- * large and cancel, as those of ALiBi, they do so before q . k is added.
- */
-// @ts-ignore: decorator
-@inline
-export function biasedScores(
-  factors: usize, rank: i32, keyFactors: usize, rows: usize, padded: i32, keys: usize, col: i32, end: i32, scores: usize,
-): void {
-  const row = <usize>padded << 2, factorRow = <usize>pad8(rank) << 2;
-  for (let c = <usize>col; c < <usize>end; c += 8)
-    tileProduct(
-      factors, factorRow, keyFactors + c * factorRow, rank, rows, row, keys + c * row, padded, scores + (c << 2), SCORES_ROW, false,
-    );
+/** scores[4, col..end] = the first `width` of rows of `room` floats times the key panels of a tile. */
+export function stripScores(rows: usize, width: i32, room: i32, keys: usize, col: i32, end: i32, scores: usize): void {
+  const row = <usize>room << 2;
+  rowsTimesPanels(rows, row, width, keys + <usize>col * row, row << 3, (end - col) >> 3, scores + (<usize>col << 2), SCORES_ROW, false);
 }
 
 /** out[4, padded] += weights[4, col..end] times the rows of a tile in panels. */
-// @ts-ignore: decorator
-@inline
 export function stripOutputs(weights: usize, panels: usize, col: i32, end: i32, out: usize, padded: i32): void {
-  const at = weights + (<usize>col << 2), row = <usize>padded << 2;
-  panels += <usize>col << 5;
-  for (let c = 0; c < padded; c += 8, panels += TILE_PANEL, out += 32)
-    tileProduct(at, SCORES_ROW, panels, end - col, 0, 0, 0, 0, out, row, true);
+  const at = weights + (<usize>col << 2);
+  rowsTimesPanels(at, SCORES_ROW, end - col, panels + (<usize>col << 5), TILE_PANEL, padded >> 3, out, <usize>padded << 2, true);
 }
