@@ -48,7 +48,7 @@ Any setting of the config can be given on the command line by its path:
 A config that is not here is looked for in the package.
 
 Ctrl-C saves a checkpoint after the step at hand and says how to go on; a second Ctrl-C stops at once.
-The run folder holds metrics.jsonl and checkpoints/; a resumed run gives the same numbers as an unbroken one.`,
+The run folder holds metrics.jsonl and checkpoints/, and one run at a time; a resumed run gives the same numbers as an unbroken one.`,
     )
     .action(async (config: string, options: Omit<TrainFlags, 'overrides'> & { workers?: number }) => {
       const { runTrain } = await import('./train.js');

@@ -1,5 +1,5 @@
 /** Everything that must stand before the first step: backend, data, model, optimizer, run folder, and what a resumed run brings along. Node only. */
-import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { libraryName } from '../backend/native.js';
@@ -15,6 +15,7 @@ import {
   dropCheckpointsAfter,
   latestCheckpoint,
   loadCheckpoint,
+  lockRun,
 } from './checkpoint/index.js';
 import {
   type AnyBatch,
@@ -62,11 +63,27 @@ export interface PreparedRun {
 /** What a checkpoint says of the data: where the reader stood, and in which text. */
 export type DataPosition = ReaderPosition & { fingerprint: string };
 
-/** Opens a run; an earlier one in its folder is only touched (resumed, or deleted by `fresh`) when all else stands. */
-export async function prepareRun(
-  given: RunConfig,
-  { resume = false, fresh = false }: { resume?: boolean; fresh?: boolean },
-): Promise<PreparedRun> {
+interface Start {
+  resume?: boolean;
+  fresh?: boolean;
+}
+
+/**
+ * Opens a run, alone in its folder until `dispose`; an earlier one there is only touched (resumed, or deleted by `fresh`) when all else
+ * stands.
+ */
+export async function prepareRun(config: RunConfig, start: Start): Promise<PreparedRun> {
+  const unlock = await lockRun(config.output.dir);
+  try {
+    const run = await openRun(config, start);
+    return { ...run, dispose: () => run.dispose().finally(unlock) };
+  } catch (error) {
+    await unlock();
+    throw error;
+  }
+}
+
+async function openRun(given: RunConfig, { resume = false, fresh = false }: Start): Promise<PreparedRun> {
   const startedAt = performance.now();
   const { dir } = given.output;
   const from = fresh ? undefined : await startingPoint(given, resume);
@@ -127,9 +144,8 @@ async function startingPoint(config: RunConfig, resume: boolean): Promise<Checkp
   return parts;
 }
 
-/** Makes the folder, and forgets what an earlier run left in it after `step` (undefined: all). */
+/** Forgets what an earlier run left in the folder after `step` (undefined: all). */
 async function openFolder(dir: string, metrics: MetricsLog, step = -1, fresh = false): Promise<void> {
-  mkdirSync(dir, { recursive: true });
   if (fresh) rmSync(join(dir, 'best.json'), { force: true }); // it may be damaged, which must not stop a fresh start
   metrics.truncateAfter(step);
   await dropCheckpointsAfter(dir, step);

@@ -2,6 +2,7 @@
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { syncFolder } from './files.js';
+import { isRunning } from './processes.js';
 
 const NAME = /^step-(\d{8,})$/;
 const LEFTOVER = /^\.(tmp|old)-(\d+)-(step-\d{8,})$/;
@@ -70,17 +71,6 @@ export async function tidyFolders(runDir: string): Promise<void> {
     const [, kind, , name] = match;
     if (kind === 'old' && !names.includes(name)) await rename(join(parent, leftover), join(parent, name));
     else await rm(join(parent, leftover), { recursive: true, force: true });
-  }
-}
-
-/** Another process that runs now. Our own number counts as ended: one process saves one run at a time, and numbers come again. */
-function isRunning(pid: number): boolean {
-  if (pid === process.pid) return false;
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }
 

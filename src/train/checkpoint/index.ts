@@ -22,4 +22,5 @@ export {
 } from './checkpoint.js';
 export { CheckpointError } from './errors.js';
 export { exportModel, type LoadedModel, loadModelDir, type ModelExport } from './modelFolder.js';
+export { lockRun } from './runLock.js';
 export { decodeWeights, encodeWeights, type Weight, type Weights } from './weights.js';
