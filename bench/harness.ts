@@ -26,6 +26,8 @@ export interface Task {
   env?: Record<string, string>;
   /** A single repetition that takes longer is given up; default `PATIENCE_MS`. */
   patienceMs?: number;
+  /** Before it is timed; default `WARM_UP`. */
+  warmUp?: { ms: number; calls: number };
   /** Makes the inputs; the function given back is what is timed. */
   prepare(params: Params): Run | Promise<Run>;
   /** Why it cannot run for these parameters (it would not fit into memory, say). */
@@ -185,7 +187,8 @@ export function facts(suite: string, name: string): Row {
 export function inProcess(suite: Suite, name: string, params: Params): Contestant {
   const task = suite.tasks[name];
   return forked({
-    ...{ name, file: 'worker.ts', execArgv: ['--import', 'tsx'], env: task.env, patienceMs: task.patienceMs },
+    ...{ name, file: 'worker.ts', execArgv: ['--import', 'tsx'] },
+    ...{ env: task.env, patienceMs: task.patienceMs, warmsUp: task.warmUp },
     request: { suite: suite.name, task: name, params },
     refusal: () => task.refusal?.(params),
     isOurs: task.setup === 'ours',
@@ -206,6 +209,7 @@ interface Fork {
   execArgv: string[];
   env?: Record<string, string>;
   patienceMs?: number;
+  warmsUp?: Task['warmUp'];
   /** What it is to prepare. */
   request: object;
   refusal?(): string | undefined;
@@ -213,7 +217,8 @@ interface Fork {
   isOurs?: boolean;
 }
 
-function forked({ name, file, execArgv, env, patienceMs = PATIENCE_MS, request, refusal, isOurs }: Fork): Contestant {
+function forked(how: Fork): Contestant {
+  const { name, file, execArgv, env, patienceMs = PATIENCE_MS, warmsUp, request, refusal, isOurs } = how;
   const told: Told = { values: [], memoryBytes: 0 };
   let child: ReturnType<typeof fork> | undefined;
   const ask = (message: object) =>
@@ -248,7 +253,7 @@ function forked({ name, file, execArgv, env, patienceMs = PATIENCE_MS, request, 
         [build, native] = [answer.build ?? 'none', answer.native ?? 'off'];
         told.ran = { build, native };
       }
-      await warmUp(time);
+      await warmUp(time, warmsUp);
     },
     time,
     close() {

@@ -60,6 +60,8 @@ export interface Measured {
   /** What rows call it. */
   name: string;
   peers(params: Params): (string | Contestant)[];
+  /** False: its time is not compared over lengths, as that of a kernel which another op shows. */
+  growth?: false;
   /**
    * Multiplications and additions for each cell of the state and token of the recurrence itself, forward; backward counts twice. Absent where
    * the kernel's method needs fewer: no share of the limit is given then.
@@ -86,7 +88,7 @@ export async function measureMixing(
         limit = Math.max(limit, peak());
         points.push({ ...params, op, ...(await compare(context, { ...op, peers: op.peers(params), params })) });
       }
-      await emitGrowth(context, op.ours, { pass }, undefined, turns);
+      if (op.growth !== false) await emitGrowth(context, op.ours, { pass }, undefined, turns);
     }
   }
   emitShares(context, points, Math.max(limit, peak()));
