@@ -184,6 +184,19 @@ describe.each(forms)('%s', (form) => {
   });
 });
 
+test.each(forms)('%s: a NaN of one query reaches the gradients of all values that it sees', (form) => {
+  tf.tidy(() => {
+    const [drawn, k, v] = randomTensors(3, [1, 12, 1, 4], [1, 12, 1, 4], [1, 12, 1, 4]);
+    const q = tf.tensor4d(
+      Array.from(values(drawn), (x, i) => (Math.floor(i / 4) === 5 ? Number.NaN : x)),
+      [1, 12, 1, 4],
+    );
+    const [dv] = tf.grads((x) => tf.sum(flashAttention({ q, k, v: x }, { form }).o))([v]);
+    const seen = Array.from(values(tf.slice(dv, 0, [1, 6])), Number.isNaN);
+    expect(seen.every(Boolean)).toBe(true);
+  });
+});
+
 test('the memory of the kernel is linear in T', () => {
   const T = 8192; // a matrix of scores would take 256 MiB
   const before = wasmBytes() as number;
