@@ -82,7 +82,10 @@ const tasks: Record<string, Task> = {
   scatterbrain: scattered({ windowSize: 64 }),
   'scatterbrain-hash': scattered({ windowSize: 32, hash: { type: 'rotation', bucketSize: 32 } }),
   'stock-softmax': stockSoftmax(),
-  alibi: ours(drawSlopes, (x) => flashBias({ ...qkvOf(x), ...alibi({ slopes: x.slopes, queries: lengthOf(x) }) }).o),
+  alibi: ours(drawSlopes, (x) => {
+    const factors = alibi({ slopes: x.slopes, queries: lengthOf(x) });
+    return flashBias({ ...qkvOf(x), ...factors }, { factorGradient: ['phiQ'] }).o;
+  }),
   'alibi-dense': dense(
     ours(drawSlopes, (x) => flashAttention({ ...qkvOf(x), bias: denseAlibi(x, lengthOf(x)).expandDims(0) }).o),
     { fwd: 2, fwdbwd: 4 },

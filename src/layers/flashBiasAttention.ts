@@ -109,7 +109,7 @@ export class FlashBiasAttention extends AttentionLayer<FlashBiasAttentionOptions
       causal: !bidirectional,
       window: window ?? undefined,
       cuSeqlens: place.cuSeqlens,
-      factorGradient: bias !== 'alibi' || slopes === 'learned',
+      factorGradient: bias !== 'alibi' || (slopes === 'learned' && (['phiQ'] as const)), // phiK are positions
     };
     return flashBias({ ...heads, ...this.#terms(lengths, place) }, options).o;
   }

@@ -112,7 +112,7 @@ describe.each(forms)('%s', (form) => {
       expectClose('o', o, want.o, 2e-6);
     }));
 
-  test('factorGradient: false takes factors and band for constants and changes no other gradient', () =>
+  test('factorGradient takes factors and band for constants and changes no other gradient', () =>
     inScope(() => {
       const [q, k, v, phiQ, phiK, band] = randomTensors(
         9,
@@ -127,8 +127,9 @@ describe.each(forms)('%s', (form) => {
           [1, 1, 2, 7],
         ],
       );
+      const names = ['phiQ', 'phiK', 'band'] as const;
       const loss =
-        (factorGradient: boolean) =>
+        (factorGradient: FlashBiasOptions['factorGradient']) =>
         (q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, ...[a, b, c]: tf.Tensor[]) => {
           const terms = { phiQ: tf.mul(a ?? phiQ, 1), phiK: b ?? phiK, band: c ?? band };
           return tf.sum(tf.square(flashBias({ q, k, v, ...terms }, { form, factorGradient }).o));
@@ -137,6 +138,23 @@ describe.each(forms)('%s', (form) => {
       const got = tf.grads((q, k, v) => loss(false)(q, k, v))([q, k, v]);
       for (const [i, gradient] of got.entries()) expectClose('gradient', gradient, want[i], 0);
       expect(() => tf.grads(loss(false))([q, k, v, phiQ, phiK, band])).toThrow('Cannot compute gradient');
+      for (const [i, name] of names.entries()) {
+        const all = [q, k, v, phiQ, phiK, band];
+        const one = tf.grad((x) =>
+          (loss([name]) as (...xs: tf.Tensor[]) => tf.Scalar)(...all.map((y, j) => (j === 3 + i ? x : y))),
+        );
+        expectClose(name, one(all[3 + i]), want[3 + i], 0);
+        const others = names.filter((other) => other !== name);
+        expect(() => tf.grads(loss(others))(all)).toThrow('Cannot compute gradient');
+      }
+    }));
+
+  test('factorGradient names what there is', () =>
+    inScope(() => {
+      const [q, phi] = randomTensors(12, [1, 4, 1, 2], [1, 4, 1, 1]);
+      const run = (...names: string[]) =>
+        flashBias({ q, k: q, v: q, phiQ: phi, phiK: phi }, { form, factorGradient: names as ['phiQ'] });
+      expect(() => run('phiQ', 'bias')).toThrow("factorGradient must be one of 'phiQ', 'phiK', 'band', got 'bias'");
     }));
 
   test('a band alone', () =>

@@ -6,8 +6,8 @@ import { loadN } from '../wasm/lib/tail.as';
 import { joinExp, POWERS, splitExp } from './softmax.as';
 import { addPacked, addPanels, addTermGradients, addTerms, hideKeys, place, SCORES_ROW, Terms } from './terms.as';
 import {
-  endColumn, endKey, firstColumn, firstKey, hide, KEYS, packKeyFactors, packKeyPanels, packQueries, packTile, QUERIES, stripOutputs,
-  stripScores, TILE_PANEL, writeRows,
+  endColumn, endKey, firstColumn, firstKey, hide, KEYS, NARROW, narrowOutputs, packKeyFactors, packKeyPanels, packQueries, packTile, QUERIES,
+  stripOutputs, stripScores, TILE_PANEL, writeRows,
 } from './tiles.as';
 
 // Scratch: weights P and their gradients dS of a tile [64, 64], powers of a strip | a tile of keys: key panels of factors and k, of v, panels
@@ -127,7 +127,7 @@ function packQueryTiles(
     packTile(tile + (<usize>x.rank << 2), <usize>Wp << 2, QUERIES, K, queryPanelsAt(tile, Wp, Vp));
     packTile(upstream, <usize>Vp << 2, QUERIES, Vp, upstreamPanelsAt(tile, Kp, Vp, Rp));
     memory.fill(queryGradientsAt(tile, Kp, Vp, Rp), 0, <usize>Kp << 8);
-    packTile(tile, <usize>Wp << 2, QUERIES, x.rank, factorPanelsAt(tile, Kp, Vp, Rp));
+    if (x.dPhiKAt) packTile(tile, <usize>Wp << 2, QUERIES, x.rank, factorPanelsAt(tile, Kp, Vp, Rp));
     memory.fill(factorGradientsAt(tile, Kp, Vp, Rp), 0, <usize>Rp << 8);
     for (let r = 0; r < QUERIES; r++) {
       const to = statistics + (<usize>r << 2), real = r < n;
@@ -167,7 +167,7 @@ function headBwd(
     if (x.rank) {
       const phi = x.phiKAt + <usize>j * x.phiKRow;
       packKeyFactors(phi, x.phiKRow, n, x.rank, keyPanelsAt(s), <usize>Wp << 5);
-      packTile(phi, x.phiKRow, n, x.rank, factorKeysAt(s, Kp, Vp, Rp));
+      if (x.dPhiQAt && x.rank > NARROW) packTile(phi, x.phiKRow, n, x.rank, factorKeysAt(s, Kp, Vp, Rp));
     }
     let tile = queryTilesAt(s, Kp, Vp, Rp);
     for (let t = 0; t < T; t += QUERIES, tile += size) {
@@ -198,7 +198,10 @@ function tileBwd(
     weightsBwd(P, dS, col, end, statistics + (i << 2), powersAt(s));
     addTermGradients(x, dS, t + r, j, rows, col, last, shift);
     stripOutputs(dS, keysAt(s, Wp, Vp), col, end, dq + i * (<usize>Kp << 2), Kp);
-    if (x.dPhiQAt) stripOutputs(dS, factorKeys, col, end, dPhi + i * (<usize>Rp << 2), Rp);
+    if (!x.dPhiQAt) continue;
+    const to = dPhi + i * (<usize>Rp << 2);
+    if (x.rank > NARROW) stripOutputs(dS, factorKeys, col, end, to, Rp);
+    else narrowOutputs(dS, keyPanelsAt(s), <usize>Wp << 5, col, end, x.rank, to, <usize>Rp << 2);
   }
 }
 

@@ -3,7 +3,7 @@ import type * as tf from '@tensorflow/tfjs';
 import { fusedOp, type Infos } from '../wasm/fusedOp.js';
 import type { WasmContext } from '../wasm/runtime.js';
 import type { FlashAttentionOutput } from './index.js';
-import type { AttentionInputs, AttentionSettings } from './terms.js';
+import type { AttentionInputs, AttentionSettings, FactorName } from './terms.js';
 
 /** Same contract as `flashAttention` with factors and a band (`AttentionInputs`), arguments already checked; needs the wasm backend. Differentiable once. */
 export function fusedFlashAttention(
@@ -29,7 +29,7 @@ interface Attrs {
   window: number;
   packed: boolean;
   biasGradient: boolean;
-  factorGradient: boolean;
+  factorGradient: readonly FactorName[];
   /** First query of every sequence, counted through the batch, and the end of the last. */
   offsets: number[];
   /** The same for the keys. */
@@ -99,9 +99,9 @@ function termGradients(
   const zeros = (x: tf.TensorInfo | undefined, wanted: boolean) => (x && wanted ? zeroOutput(ctx, x.shape) : undefined);
   return {
     bias: zeros(bias, biasGradient),
-    phiQ: zeros(phiQ, factorGradient),
-    phiK: zeros(phiK, factorGradient),
-    band: zeros(band, factorGradient),
+    phiQ: zeros(phiQ, factorGradient.includes('phiQ')),
+    phiK: zeros(phiK, factorGradient.includes('phiK')),
+    band: zeros(band, factorGradient.includes('band')),
   };
 }
 

@@ -65,7 +65,7 @@ export function flashAttention(
   const { q, k, v, bias, keyMask } = inputs;
   const run = isFused('flashAttention', form) ? fusedFlashAttention : plainFlashAttention;
   const constant = bias && !biasGradient ? detached(bias) : undefined;
-  const settings = { scale, causal, window, cuSeqlens, biasGradient, factorGradient: false };
+  const settings = { scale, causal, window, cuSeqlens, biasGradient, factorGradient: [] };
   const result = run({ q, k, v, bias: constant ?? bias, keyMask }, settings);
   constant?.dispose(); // a tape that needs it keeps a copy
   return result;

@@ -12,11 +12,14 @@ export interface AttentionInputs extends FlashAttentionInputs {
   band?: tf.Tensor;
 }
 
+/** Terms that `flashBias` differentiates. */
+export type FactorName = 'phiQ' | 'phiK' | 'band';
+
 /** All options of an attention, as its forms take them. */
 export interface AttentionSettings extends AttentionMask {
   scale: number;
   causal: boolean;
   biasGradient: boolean;
-  /** False: factors and band are constants. */
-  factorGradient: boolean;
+  /** The others are constants. */
+  factorGradient: readonly FactorName[];
 }

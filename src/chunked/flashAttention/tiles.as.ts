@@ -4,7 +4,8 @@
  * Names: Kp, Vp, Rp = K, V, rank padded to multiples of 8. "Panel": 8 columns, 32 bytes a row (wasm/lib/product.as.ts); "key panel": the
  * transpose of 8 keys, [Kp, 8]. Missing rows and columns are 0.
  */
-import { rowsTimesPanels } from '../wasm/lib/product.as';
+import { madd } from '../wasm/lib/math.as';
+import { rowsTimesPanels, sums4 } from '../wasm/lib/product.as';
 import { packPanel, packTransposed, pad8 } from '../wasm/lib/rows.as';
 import { loadN, storeN } from '../wasm/lib/tail.as';
 import { SCORES_ROW, Terms } from './terms.as';
@@ -129,4 +130,51 @@ export function stripScores(rows: usize, width: i32, room: i32, keys: usize, col
 export function stripOutputs(weights: usize, panels: usize, col: i32, end: i32, out: usize, padded: i32): void {
   const at = weights + (<usize>col << 2);
   rowsTimesPanels(at, SCORES_ROW, end - col, panels + (<usize>col << 5), TILE_PANEL, padded >> 3, out, <usize>padded << 2, true);
+}
+
+/** Up to this many columns `narrowOutputs` does less work than a panel of 8. */
+// @ts-ignore: decorator
+@inline
+export const NARROW: i32 = 4;
+
+/**
+ * out[4, width] += weights[4, col..end] times the first `width` rows of the key panels, transposed: dot products along the keys. Where the
+ * width is odd, the next column of `out` gets the row after them.
+ */
+export function narrowOutputs(
+  weights: usize, keys: usize, panel: usize, col: i32, end: i32, width: i32, out: usize, outRow: usize,
+): void {
+  const first = weights + (<usize>col << 2), stop = weights + (<usize>end << 2), second = out + 2 * outRow;
+  keys += <usize>(col >> 3) * panel;
+  for (let at: usize = 0; at < <usize>width << 2; at += 8, keys += 64) {
+    let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
+    for (let p = first, q = keys; p < stop; p += 32, q += panel) {
+      for (let half: usize = 0; half < 32; half += 16) {
+        const x = v128.load(q + half), y = v128.load(q + half, 32);
+        let s = v128.load(p + half);
+        c00 = madd(s, x, c00);
+        c01 = madd(s, y, c01);
+        s = v128.load(p + half, SCORES_ROW);
+        c10 = madd(s, x, c10);
+        c11 = madd(s, y, c11);
+        s = v128.load(p + half, 2 * SCORES_ROW);
+        c20 = madd(s, x, c20);
+        c21 = madd(s, y, c21);
+        s = v128.load(p + half, 3 * SCORES_ROW);
+        c30 = madd(s, x, c30);
+        c31 = madd(s, y, c31);
+      }
+    }
+    addPairs(out + at, outRow, sums4(c00, c01, c10, c11));
+    addPairs(second + at, outRow, sums4(c20, c21, c30, c31));
+  }
+}
+
+/** The halves of a vector, added to two floats of a row and of the next. */
+// @ts-ignore: decorator
+@inline
+function addPairs(p: usize, row: usize, x: v128): void {
+  const sum = f32x4.add(x, v128.load_lane<f64>(p + row, v128.load64_zero(p), 1));
+  v128.store_lane<f64>(p, sum, 0);
+  v128.store_lane<f64>(p + row, sum, 1);
 }

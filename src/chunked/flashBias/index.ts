@@ -3,12 +3,13 @@
  * two factors, which the tiles of `flashAttention` multiply out as they go. Memory O((T + S) R).
  */
 import type * as tf from '@tensorflow/tfjs';
-import { checkDtype, checkGiven, checkShapes } from '../check.js';
+import { checkDtype, checkGiven, checkOneOf, checkShapes } from '../check.js';
 import { detached } from '../detached.js';
 import { fusedFlashAttention } from '../flashAttention/fused.js';
 import type { AttentionMask, FlashAttentionInputs, FlashAttentionOutput } from '../flashAttention/index.js';
 import { checkAttention, checkSharing } from '../flashAttention/inputs.js';
 import { plainFlashAttention } from '../flashAttention/plain.js';
+import type { FactorName } from '../flashAttention/terms.js';
 import { isFused, type PlainForm } from '../form.js';
 
 /** All float32; sizes as in `FlashAttentionInputs`, R the rank of the bias. */
@@ -27,8 +28,11 @@ export interface FlashBiasInputs extends Omit<FlashAttentionInputs, 'bias'> {
 export interface FlashBiasOptions extends AttentionMask {
   /** Factor on q . k alone, not on the bias; default K ** -0.5. */
   scale?: number;
-  /** Default true; false takes factors and band for constants, which saves the time of their gradients. */
-  factorGradient?: boolean;
+  /**
+   * Which of phiQ, phiK and the band have gradients: default true, all; false, none; or a list, as ['phiQ'] for ALiBi, whose learned slopes are
+   * in phiQ alone. The others are constants, which saves the time of their gradients.
+   */
+  factorGradient?: boolean | readonly FactorName[];
   form?: PlainForm;
 }
 
@@ -43,21 +47,31 @@ export interface FlashBiasOptions extends AttentionMask {
  */
 export function flashBias(inputs: FlashBiasInputs, options: FlashBiasOptions = {}): FlashAttentionOutput {
   checkTerms(inputs, options);
-  const { q, k, v, keyMask, phiQ, phiK, band } = inputs;
-  const { causal = true, window, cuSeqlens, factorGradient = true, form = 'auto' } = options;
+  const { q, k, v, keyMask } = inputs;
+  const { causal = true, window, cuSeqlens, form = 'auto' } = options;
+  const factorGradient = learnedTerms(options);
   const { scale = (q.shape[3] as number) ** -0.5 } = options;
   const run = isFused('flashBias', form) ? fusedFlashAttention : plainFlashAttention;
   const constants: tf.Tensor[] = [];
-  const given = <X extends tf.Tensor | undefined>(x: X): X => {
-    if (!x || factorGradient) return x;
+  const given = (name: FactorName): tf.Tensor | undefined => {
+    const x = inputs[name];
+    if (!x || factorGradient.includes(name)) return x;
     const constant = detached(x);
     constants.push(constant);
     return constant;
   };
   const settings = { scale, causal, window, cuSeqlens, biasGradient: false, factorGradient };
-  const result = run({ q, k, v, keyMask, phiQ: given(phiQ), phiK: given(phiK), band: given(band) }, settings);
+  const result = run({ q, k, v, keyMask, phiQ: given('phiQ'), phiK: given('phiK'), band: given('band') }, settings);
   for (const constant of constants) constant.dispose(); // a tape that needs one keeps a copy
   return result;
+}
+
+const TERMS: readonly FactorName[] = ['phiQ', 'phiK', 'band'];
+
+function learnedTerms({ factorGradient = true }: FlashBiasOptions): readonly FactorName[] {
+  if (typeof factorGradient === 'boolean') return factorGradient ? TERMS : [];
+  for (const name of factorGradient) checkOneOf('flashBias', 'factorGradient', name, TERMS);
+  return factorGradient;
 }
 
 function checkTerms(inputs: FlashBiasInputs, options: FlashBiasOptions): void {
