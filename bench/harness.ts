@@ -106,8 +106,8 @@ export interface Told {
 const WARM_UP = { ms: 600, calls: 4 };
 /** A single repetition that takes longer than this is given up. */
 export const PATIENCE_MS = 60_000;
-/** A contestant that has taken this long in all sits the other repetitions out. */
-const BUDGET_MS = 15_000;
+/** A contestant that has taken this long in all sits the other repetitions out: a second for each, so that more repetitions are more of all. */
+const budgetMs = (reps: number) => Math.max(15_000, 1000 * reps);
 
 /** Warm-up by any clock: runs until both bounds are met, but not again after one very long call. */
 export async function warmUp(run: () => Promise<number>, { ms, calls } = WARM_UP): Promise<void> {
@@ -131,11 +131,17 @@ export async function takeTurns(contestants: Contestant[], reps: number): Promis
     });
   };
   for (const c of contestants) await attempt(c, () => c.ready());
-  for (let i = 0; i < reps; i++)
-    for (const c of contestants)
+  const spent = ({ name }: Contestant) => samplesOf(name).reduce((sum, ms) => sum + ms, 0);
+  const samplesOf = (name: string) => (results.get(name) as Result).samples;
+  for (let i = 0; i < reps; i++) {
+    const going = contestants.filter((c) => !results.get(c.name)?.failure && spent(c) < budgetMs(reps));
+    // Nobody goes on alone: its other repetitions would meet weather that those it is compared with never met.
+    if (going.length === 1 && contestants.some((c) => c !== going[0] && samplesOf(c.name).length > 0)) break;
+    for (const c of going)
       await attempt(c, async ({ samples }) => {
-        if (samples.reduce((sum, ms) => sum + ms, 0) < BUDGET_MS) samples.push(await c.time());
+        samples.push(await c.time());
       });
+  }
   return results;
 }
 
