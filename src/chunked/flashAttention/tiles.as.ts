@@ -126,10 +126,41 @@ export function stripScores(rows: usize, width: i32, room: i32, keys: usize, col
   rowsTimesPanels(rows, row, width, keys + <usize>col * row, row << 3, (end - col) >> 3, scores + (<usize>col << 2), SCORES_ROW, false);
 }
 
-/** out[4, padded] += weights[4, col..end] times the rows of a tile in panels. */
+/**
+ * out[4, padded] += weights[4, col..end] times the rows of a tile in panels: as rowsTimesPanels, with the stride of the weights known, so that
+ * one pointer serves their four rows.
+ */
 export function stripOutputs(weights: usize, panels: usize, col: i32, end: i32, out: usize, padded: i32): void {
-  const at = weights + (<usize>col << 2);
-  rowsTimesPanels(at, SCORES_ROW, end - col, panels + (<usize>col << 5), TILE_PANEL, padded >> 3, out, <usize>padded << 2, true);
+  const first = weights + (<usize>col << 2), stop = weights + (<usize>end << 2), row = <usize>padded << 2;
+  panels += <usize>col << 5;
+  for (const last = out + row; out < last; out += 32, panels += TILE_PANEL) {
+    const r1 = out + row, r2 = r1 + row, r3 = r2 + row;
+    let c00 = v128.load(out), c01 = v128.load(out, 16), c10 = v128.load(r1), c11 = v128.load(r1, 16);
+    let c20 = v128.load(r2), c21 = v128.load(r2, 16), c30 = v128.load(r3), c31 = v128.load(r3, 16);
+    for (let p = first, q = panels; p < stop; p += 4, q += 32) {
+      const x = v128.load(q), y = v128.load(q, 16);
+      let s = v128.load_splat<f32>(p);
+      c00 = madd(s, x, c00);
+      c01 = madd(s, y, c01);
+      s = v128.load_splat<f32>(p, SCORES_ROW);
+      c10 = madd(s, x, c10);
+      c11 = madd(s, y, c11);
+      s = v128.load_splat<f32>(p, 2 * SCORES_ROW);
+      c20 = madd(s, x, c20);
+      c21 = madd(s, y, c21);
+      s = v128.load_splat<f32>(p, 3 * SCORES_ROW);
+      c30 = madd(s, x, c30);
+      c31 = madd(s, y, c31);
+    }
+    v128.store(out, c00);
+    v128.store(out, c01, 16);
+    v128.store(r1, c10);
+    v128.store(r1, c11, 16);
+    v128.store(r2, c20);
+    v128.store(r2, c21, 16);
+    v128.store(r3, c30);
+    v128.store(r3, c31, 16);
+  }
 }
 
 /** Up to this many columns `narrowOutputs` does less work than a panel of 8. */
