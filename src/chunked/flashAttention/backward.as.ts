@@ -1,13 +1,13 @@
 /** The backward pass, for one head at a time: tiles of keys outside, tiles of queries inside. */
 import { hsum, madd } from '../wasm/lib/math.as';
 import { panelUpdate } from '../wasm/lib/product.as';
-import { packRows, pad8, unpackPanel } from '../wasm/lib/rows.as';
+import { pad8, unpackPanel } from '../wasm/lib/rows.as';
 import { loadN } from '../wasm/lib/tail.as';
 import { joinExp, POWERS, splitExp } from './softmax.as';
 import { addPacked, addPanels, addTermGradients, addTerms, hideKeys, place, SCORES_ROW, Terms } from './terms.as';
 import {
-  endColumn, endKey, firstColumn, firstKey, hide, KEYS, NARROW, narrowOutputs, packKeyFactors, packKeyPanels, packQueries, packTile, QUERIES,
-  stripOutputs, stripScores, TILE_PANEL, writeRows,
+  endColumn, endKey, firstColumn, firstKey, hide, KEYS, NARROW, narrowOutputs, packKeyFactors, packKeyPanels, packQueries, packStrips, packTile,
+  QUERIES, stripOutputs, stripScores, TILE_PANEL, writeRows,
 } from './tiles.as';
 
 // Scratch: weights P and their gradients dS of a tile [64, 64], powers of a strip | a tile of keys: key panels of factors and k, of v, panels
@@ -39,7 +39,7 @@ function factorKeysAt(s: usize, Kp: i32, Vp: i32, Rp: i32): usize { return keysA
 @inline
 function queryTilesAt(s: usize, Kp: i32, Vp: i32, Rp: i32): usize { return factorKeysAt(s, Kp, Vp, Rp) + (<usize>Rp << 8); }
 
-// A tile of queries: rows of factors and q, rows of dO, panels of q and dO, dq in rows, statistics; factors in panels, their gradients in
+// A tile of queries: strips of factors and q, strips of dO, panels of q and dO, dq in rows, statistics; factors in panels, their gradients in
 // rows.
 // Statistics of a query: lse, rest, and delta = dO . o - dLse.
 
@@ -123,11 +123,13 @@ function packQueryTiles(
   for (let t = 0; t < T; t += QUERIES, tile += queryTile(Kp, Vp, Rp)) {
     const n = min(QUERIES, T - t), upstream = upstreamRowsAt(tile, Wp), statistics = statisticsAt(tile, Kp, Vp, Rp);
     packQueries(x, t, q, queryRow, n, K, scale, tile, Wp);
-    packRows(dO, outputRow, n, V, upstream, QUERIES, 1);
-    packTile(tile + (<usize>x.rank << 2), <usize>Wp << 2, QUERIES, K, queryPanelsAt(tile, Wp, Vp));
-    packTile(upstream, <usize>Vp << 2, QUERIES, Vp, upstreamPanelsAt(tile, Kp, Vp, Rp));
+    if (V != Vp) memory.fill(upstream, 0, <usize>Vp << 8);
+    packStrips(dO, outputRow, n, V, 1, upstream, Vp);
+    packTile(q, queryRow, n, K, queryPanelsAt(tile, Wp, Vp));
+    multiply(queryPanelsAt(tile, Wp, Vp), <usize>Kp << 8, scale);
+    packTile(dO, outputRow, n, V, upstreamPanelsAt(tile, Kp, Vp, Rp));
     memory.fill(queryGradientsAt(tile, Kp, Vp, Rp), 0, <usize>Kp << 8);
-    if (x.dPhiKAt) packTile(tile, <usize>Wp << 2, QUERIES, x.rank, factorPanelsAt(tile, Kp, Vp, Rp));
+    if (x.dPhiKAt) packTile(x.phiQAt + <usize>t * x.phiQRow, x.phiQRow, n, x.rank, factorPanelsAt(tile, Kp, Vp, Rp));
     memory.fill(factorGradientsAt(tile, Kp, Vp, Rp), 0, <usize>Rp << 8);
     for (let r = 0; r < QUERIES; r++) {
       const to = statistics + (<usize>r << 2), real = r < n;
@@ -143,6 +145,11 @@ function packQueryTiles(
     }
     q += queryRow << 6;
   }
+}
+
+function multiply(p: usize, bytes: usize, factor: f32): void {
+  const f = f32x4.splat(factor);
+  for (const end = p + bytes; p < end; p += 16) v128.store(p, f32x4.mul(f, v128.load(p)));
 }
 
 function dot(a: usize, b: usize, n: i32): f32 {

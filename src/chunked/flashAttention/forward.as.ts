@@ -62,7 +62,7 @@ export function flashAttentionFwdScratch(S: i32, R: i32, K: i32, V: i32, rank: i
   return max(whole, SCORES_ROW + (<usize>(R * (Vp + 4)) << 2));
 }
 
-// Scratch of a tile of queries: rows [64, Wp], outputs [64, Vp], states of 16 strips, scores of a strip and their powers; then the tiles of
+// Scratch of a tile of queries: 16 strips [Wp, 4], outputs [64, Vp], states of 16 strips, scores of a strip and their powers; then the tiles of
 // keys: key panels, values in panels.
 // @ts-ignore: decorator
 @inline

@@ -5,7 +5,7 @@
  * transpose of 8 keys, [Kp, 8]. Missing rows and columns are 0.
  */
 import { madd } from '../wasm/lib/math.as';
-import { rowsTimesPanels, sums4 } from '../wasm/lib/product.as';
+import { storeTransposed, sums4 } from '../wasm/lib/product.as';
 import { packPanel, packTransposed, pad8 } from '../wasm/lib/rows.as';
 import { loadN, storeN } from '../wasm/lib/tail.as';
 import { SCORES_ROW, Terms } from './terms.as';
@@ -71,8 +71,8 @@ export function hide(scores: usize, t: i32, j: i32, col: i32, end: i32, S: i32, 
 
 // ---- Packing ------------------------------------------------------------------------------------------------------------------
 
-// Where there are factors, they come before q and k: a row of a tile of queries is [factors, q], a key panel has the rows of the keys' factors,
-// then those of k. One product gives the scores with their bias. The factors are first in its sum: where their terms are large and cancel,
+// Where there are factors, they come before q and k: a strip of queries has the factors of its four queries, then q; a key panel the rows of the
+// keys' factors, then those of k. One product gives the scores with their bias. The factors are first in its sum: where their terms are large and cancel,
 // as those of ALiBi, they do so before q . k is added. Wp = Rp + Kp is the room of a row.
 
 /** A tile of keys (or values) as key panels that are `panel` bytes apart. */
@@ -88,18 +88,22 @@ export function packKeyFactors(phi: usize, stride: usize, n: i32, rank: i32, dst
   }
 }
 
-/** [factors, scale * q] of n queries from query t, Wp floats a row, and zeros up to 64 rows. */
+/** [factors, scale * q] of n queries from query t as strips of 4 queries: [Wp, 4] each, so that one pointer serves the four. */
 export function packQueries(x: Terms, t: i32, q: usize, stride: usize, n: i32, K: i32, scale: f32, dst: usize, Wp: i32): void {
-  const row = <usize>Wp << 2, full = <usize>(K & ~3) << 2, tail = K & 3, f = f32x4.splat(scale);
-  let phi = x.phiQAt + <usize>t * x.phiQRow;
-  for (let r = 0; r < n; r++, q += stride, phi += x.phiQRow, dst += row) {
-    for (let i: usize = 0; i < <usize>x.rank; i++) store<f32>(dst + (i << 2), load<f32>(phi + (i << 2)));
-    const to = dst + (<usize>x.rank << 2);
-    let p: usize = 0;
-    for (; p < full; p += 16) v128.store(to + p, f32x4.mul(f, v128.load(q + p)));
-    if (tail) storeN(to + p, f32x4.mul(f, loadN(q + p, tail)), tail);
-  }
-  memory.fill(dst, 0, <usize>(QUERIES - n) * row);
+  if (x.rank) packStrips(x.phiQAt + <usize>t * x.phiQRow, x.phiQRow, n, x.rank, 1, dst, Wp);
+  packStrips(q, stride, n, K, scale, dst + (<usize>x.rank << 4), Wp);
+}
+
+/** n rows, times a factor, as strips of 4 rows: [room, 4] each, 0 for rows there are not. What `room` has after the width (rounded up to 4) stays. */
+export function packStrips(src: usize, stride: usize, n: i32, width: i32, factor: f32, dst: usize, room: i32): void {
+  const f = f32x4.splat(factor), none = f32x4.splat(0);
+  for (; n > 0; n -= 4, src += stride << 2, dst += <usize>room << 4)
+    for (let c = 0; c < width; c += 4) {
+      const p = src + (<usize>c << 2), left = width - c;
+      const r0 = f32x4.mul(f, loadN(p, left)), r1 = n > 1 ? f32x4.mul(f, loadN(p + stride, left)) : none;
+      const r2 = n > 2 ? f32x4.mul(f, loadN(p + 2 * stride, left)) : none, r3 = n > 3 ? f32x4.mul(f, loadN(p + 3 * stride, left)) : none;
+      storeTransposed(dst + (<usize>c << 4), 16, r0, r1, r2, r3);
+    }
 }
 
 /** A tile of `n` rows as panels of 64 rows. */
@@ -120,15 +124,41 @@ export function writeRows(src: usize, n: i32, width: i32, dst: usize, stride: us
 
 // ---- Products of a strip of 4 queries -----------------------------------------------------------------------------------------
 
-/** scores[4, col..end] = the first `width` of rows of `room` floats times the key panels of a tile. */
-export function stripScores(rows: usize, width: i32, room: i32, keys: usize, col: i32, end: i32, scores: usize): void {
-  const row = <usize>room << 2;
-  rowsTimesPanels(rows, row, width, keys + <usize>col * row, row << 3, (end - col) >> 3, scores + (<usize>col << 2), SCORES_ROW, false);
+/** scores[4, col..end] = the first `width` columns of a strip times the key panels of a tile, which have `room` rows. */
+export function stripScores(strip: usize, width: i32, room: i32, keys: usize, col: i32, end: i32, scores: usize): void {
+  const stop = strip + (<usize>width << 4), panel = <usize>room << 5, last = scores + (<usize>end << 2);
+  keys += <usize>(col >> 3) * panel;
+  for (let to = scores + (<usize>col << 2); to < last; to += 32, keys += panel) {
+    let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
+    for (let p = strip, q = keys; p < stop; p += 16, q += 32) {
+      const x = v128.load(q), y = v128.load(q, 16);
+      let s = v128.load_splat<f32>(p);
+      c00 = madd(s, x, c00);
+      c01 = madd(s, y, c01);
+      s = v128.load_splat<f32>(p, 4);
+      c10 = madd(s, x, c10);
+      c11 = madd(s, y, c11);
+      s = v128.load_splat<f32>(p, 8);
+      c20 = madd(s, x, c20);
+      c21 = madd(s, y, c21);
+      s = v128.load_splat<f32>(p, 12);
+      c30 = madd(s, x, c30);
+      c31 = madd(s, y, c31);
+    }
+    v128.store(to, c00);
+    v128.store(to, c01, 16);
+    v128.store(to, c10, SCORES_ROW);
+    v128.store(to, c11, SCORES_ROW + 16);
+    v128.store(to, c20, 2 * SCORES_ROW);
+    v128.store(to, c21, 2 * SCORES_ROW + 16);
+    v128.store(to, c30, 3 * SCORES_ROW);
+    v128.store(to, c31, 3 * SCORES_ROW + 16);
+  }
 }
 
 /**
- * out[4, padded] += weights[4, col..end] times the rows of a tile in panels: as rowsTimesPanels, with the stride of the weights known, so that
- * one pointer serves their four rows.
+ * out[4, padded] += weights[4, col..end] times the rows of a tile in panels. The stride of the weights is known, so that one pointer serves
+ * their four rows.
  */
 export function stripOutputs(weights: usize, panels: usize, col: i32, end: i32, out: usize, padded: i32): void {
   const first = weights + (<usize>col << 2), stop = weights + (<usize>end << 2), row = <usize>padded << 2;

@@ -71,53 +71,6 @@ export function tileProduct(
 }
 
 /**
- * C = [C +] A B for 4 rows and `panels` panels that are `panel` bytes apart: A [4, k], C [4, 8 panels] plain, k at least 1. As a tileProduct
- * for each panel, less what a call of it costs.
- */
-export function rowsTimesPanels(
-  a: usize, lda: usize, k: i32, b: usize, panel: usize, panels: i32, c: usize, ldc: usize, add: bool,
-): void {
-  const stop = a + (<usize>k << 2), a1 = a + lda, a2 = a1 + lda, a3 = a2 + lda;
-  for (const last = c + (<usize>panels << 5); c < last; c += 32, b += panel) {
-    const r1 = c + ldc, r2 = r1 + ldc, r3 = r2 + ldc;
-    let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
-    if (add) {
-      c00 = v128.load(c);
-      c01 = v128.load(c, 16);
-      c10 = v128.load(r1);
-      c11 = v128.load(r1, 16);
-      c20 = v128.load(r2);
-      c21 = v128.load(r2, 16);
-      c30 = v128.load(r3);
-      c31 = v128.load(r3, 16);
-    }
-    for (let p = a, p1 = a1, p2 = a2, p3 = a3, q = b; p < stop; p += 4, p1 += 4, p2 += 4, p3 += 4, q += 32) {
-      const x = v128.load(q), y = v128.load(q, 16);
-      let s = v128.load_splat<f32>(p);
-      c00 = madd(s, x, c00);
-      c01 = madd(s, y, c01);
-      s = v128.load_splat<f32>(p1);
-      c10 = madd(s, x, c10);
-      c11 = madd(s, y, c11);
-      s = v128.load_splat<f32>(p2);
-      c20 = madd(s, x, c20);
-      c21 = madd(s, y, c21);
-      s = v128.load_splat<f32>(p3);
-      c30 = madd(s, x, c30);
-      c31 = madd(s, y, c31);
-    }
-    v128.store(c, c00);
-    v128.store(c, c01, 16);
-    v128.store(r1, c10);
-    v128.store(r1, c11, 16);
-    v128.store(r2, c20);
-    v128.store(r2, c21, 16);
-    v128.store(r3, c30);
-    v128.store(r3, c31, 16);
-  }
-}
-
-/**
  * C = from + A1 B1 + A2 B2 for a tile of `rows` (4 or 6) x 8, as tileProduct, k1 at least 1; `from` (0: zeros) is plain. 6 rows are a tenth
  * faster than 4 (measured): more sums are under way than the multiply-add's latency asks for.
  */
