@@ -158,7 +158,7 @@ export function stripScores(strip: usize, width: i32, room: i32, keys: usize, co
 
 /**
  * out[4, padded] += weights[4, col..end] times the rows of a tile in panels. The stride of the weights is known, so that one pointer serves
- * their four rows.
+ * their four rows. (Offsets of loads must be written out: AssemblyScript takes no parameter there, so other strides have a function of their own.)
  */
 export function stripOutputs(weights: usize, panels: usize, col: i32, end: i32, out: usize, padded: i32): void {
   const first = weights + (<usize>col << 2), stop = weights + (<usize>end << 2), row = <usize>padded << 2;
