@@ -74,11 +74,14 @@ const scattered = (options: ScatterbrainOptions): Task =>
     ['q', 'k', 'v'],
   );
 
+const flash = ours(
+  () => ({}),
+  (x) => flashAttention(x).o,
+);
+
 const tasks: Record<string, Task> = {
-  flash: ours(
-    () => ({}),
-    (x) => flashAttention(x).o,
-  ),
+  flash,
+  'flash-wasm': { ...flash, env: { SEQMIX_NATIVE: 'off' } },
   scatterbrain: scattered({ windowSize: 64 }),
   'scatterbrain-hash': scattered({ windowSize: 32, hash: { type: 'rotation', bucketSize: 32 } }),
   'stock-softmax': stockSoftmax(),
@@ -139,6 +142,7 @@ export const attention: Suite = {
         peers: (params) => [
           ...stock('stock-softmax', params),
           inPython('pytorch-cpu', 'attention.py', { ...SIZES, ...params }),
+          'flash-wasm', // without the addon
         ],
       },
       {

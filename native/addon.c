@@ -10,7 +10,7 @@
 
 #include "product.h"
 
-enum { MAX_ARGS = 10 };
+enum { MAX_ARGS = 13 };
 
 typedef struct {
   char *data;
@@ -65,14 +65,21 @@ static bool take_product(napi_env env, const napi_value *args, Product *out) {
   return fail(env, "seqmix native: transposeA and transposeB must be booleans");
 }
 
-/** Where a matrix lies, NULL with an error pending when it does not lie inside. Sizes are exact: past 2^53 nothing fits anyway. */
-static float *matrix(napi_env env, const Memory *memory, double offset, double rows, double columns, const char *name) {
-  const double end = offset + 4 * rows * columns;
+/**
+ * Where a matrix lies whose rows are `stride` floats apart, NULL with an error pending when it does not lie inside. Sizes are exact: past
+ * 2^53 nothing fits anyway.
+ */
+static float *matrix_within(napi_env env, const Memory *memory, double offset, double rows, double columns, double stride, const char *name) {
+  const double end = offset + (rows > 0 ? 4 * ((rows - 1) * stride + columns) : 0);
   if (fmod(offset, 4) == 0 && end <= (double)memory->bytes) return (float *)(memory->data + (size_t)offset);
   char message[192];
   snprintf(message, sizeof message, "seqmix native: %s [%.0f, %.0f] at byte %.0f must be aligned to 4 bytes and end within the memory of %zu bytes",
            name, rows, columns, offset, memory->bytes);
   return fail(env, message);
+}
+
+static float *matrix(napi_env env, const Memory *memory, double offset, double rows, double columns, const char *name) {
+  return matrix_within(env, memory, offset, rows, columns, columns, name);
 }
 
 /** Checks and multiplies one triple of offsets. */
@@ -132,6 +139,33 @@ static napi_value js_multiply_all(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
+/** The matrix a, b or c of a product within larger ones: its offset and the stride of its rows, which must be at least its columns. */
+static float *take_matrix(napi_env env, const Memory *memory, const napi_value *args, int rows, int columns, const char *name, int *stride) {
+  double offset, floats;
+  if (!take_number(env, args[0], UINT32_MAX, "an offset", &offset) || !take_number(env, args[1], INT_MAX, "a stride", &floats)) return NULL;
+  *stride = (int)floats;
+  if (floats >= columns && floats >= 1) return matrix_within(env, memory, offset, rows, columns, floats, name);
+  char message[96];
+  snprintf(message, sizeof message, "seqmix native: the stride of %s must be at least its %d columns", name, columns);
+  return fail(env, message);
+}
+
+/** multiplyWithin(memory, a, strideA, b, strideB, c, strideC, M, N, K, transposeA, transposeB, add) */
+static napi_value js_multiply_within(napi_env env, napi_callback_info info) {
+  napi_value args[MAX_ARGS];
+  Memory memory;
+  Product p;
+  Strides rows;
+  bool add;
+  if (!take_args(env, info, 13, args) || !take_memory(env, args[0], &memory) || !take_product(env, args + 7, &p)) return NULL;
+  if (napi_get_value_bool(env, args[12], &add) != napi_ok) return fail(env, "seqmix native: add must be a boolean");
+  const float *a = take_matrix(env, &memory, args + 1, p.transposeA ? p.K : p.M, p.transposeA ? p.M : p.K, "a", &rows.a);
+  const float *b = a ? take_matrix(env, &memory, args + 3, p.transposeB ? p.N : p.K, p.transposeB ? p.K : p.N, "b", &rows.b) : NULL;
+  float *c = b ? take_matrix(env, &memory, args + 5, p.M, p.N, "c", &rows.c) : NULL;
+  if (c && p.M > 0 && p.N > 0) multiply_within(a, b, c, &p, &rows, add);
+  return NULL;
+}
+
 /** setThreads(count) */
 static napi_value js_set_threads(napi_env env, napi_callback_info info) {
   napi_value args[MAX_ARGS];
@@ -155,7 +189,7 @@ static bool export_text(napi_env env, napi_value exports, const char *name, cons
 
 NAPI_MODULE_INIT() {
   const bool done = export_function(env, exports, "multiply", js_multiply) && export_function(env, exports, "multiplyAll", js_multiply_all) &&
-                    export_function(env, exports, "setThreads", js_set_threads) && export_text(env, exports, "config", library_config()) &&
+                    export_function(env, exports, "multiplyWithin", js_multiply_within) && export_function(env, exports, "setThreads", js_set_threads) && export_text(env, exports, "config", library_config()) &&
                     export_text(env, exports, "core", library_core());
   if (!done) napi_throw_error(env, NULL, "seqmix native: could not make its exports");
   return exports;

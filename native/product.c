@@ -75,6 +75,11 @@ void multiply(const float *a, const float *b, const float *bias, float *c, const
   }
 }
 
+void multiply_within(const float *a, const float *b, float *c, const Product *p, const Strides *rows, bool add) {
+  cblas_sgemm(CblasRowMajor, p->transposeA ? CblasTrans : CblasNoTrans, p->transposeB ? CblasTrans : CblasNoTrans, p->M, p->N, p->K, 1, a,
+              rows->a, b, rows->b, add ? 1 : 0, c, rows->c);
+}
+
 #ifdef __APPLE__
 void set_threads(int count) { (void)count; }
 const char *library_config(void) { return "Accelerate"; }

@@ -16,6 +16,14 @@ size_t total_count(const Product *p);
 /** C = op(A) op(B) + bias; `bias` [N] is NULL for none. C is written only: what was there, NaN too, is gone. */
 void multiply(const float *a, const float *b, const float *bias, float *c, const Product *p, double *totals);
 
+/** The same where a matrix is part of a larger one: floats from a row of it, as stored, to the next. */
+typedef struct {
+  int a, b, c;
+} Strides;
+
+/** C = op(A) op(B), or C += op(A) op(B) where `add`; sums in float32 however large K. Without `add` what was in C is gone, NaN too. */
+void multiply_within(const float *a, const float *b, float *c, const Product *p, const Strides *rows, bool add);
+
 /** Number of threads a product is shared out to; Accelerate decides for itself. */
 void set_threads(int count);
 

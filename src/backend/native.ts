@@ -128,35 +128,71 @@ const CHECKS = [
  * @returns undefined when all is right
  */
 export function refusalOf(addon: NativeAddon): string | undefined {
-  for (const [M, N, K] of CHECKS) {
-    const [a, b, bias] = [M * K, K * N, N].map((size, seed) => wholeNumbers(size, seed));
-    const want = exactProduct(a, b, M, N, K);
-    const [atA, atB, atBias, atC] = [1, 1 + M * K, 1 + M * K + K * N, 1 + M * K + K * N + N]; // offset 0 would be no bias
-    const memory = new Float32Array(atC + M * N);
-    memory.set(bias, atBias);
+  if (typeof addon.multiplyWithin !== 'function') return `it is of an older version of seqmix; ${BUILD_ANEW}`;
+  for (const [M, N, K] of CHECKS)
     for (const transposeA of [false, true])
       for (const transposeB of [false, true]) {
-        memory.set(transposeA ? transpose(a, M, K) : a, atA);
-        memory.set(transposeB ? transpose(b, K, N) : b, atB);
-        for (const biased of [0, 1]) {
-          const c = memory.subarray(atC).fill(Number.NaN);
-          addon.multiply(
-            memory.buffer,
-            4 * atA,
-            4 * atB,
-            4 * atC,
-            4 * atBias * biased,
-            M,
-            N,
-            K,
-            transposeA,
-            transposeB,
-          );
-          if (!c.every((x, i) => x === want[i] + biased * bias[i % N]))
-            return `its library computes wrongly here (${addon.core}: ${M} x ${K} x ${N}, transposeA=${transposeA}, transposeB=${transposeB}); set the environment variable OPENBLAS_CORETYPE=Haswell, or update OpenBLAS`;
-        }
+        const product = [M, N, K, transposeA, transposeB] as const;
+        if (multiplies(addon, product) && multipliesWithin(addon, product)) continue;
+        return `its library computes wrongly here (${addon.core}: ${M} x ${K} x ${N}, transposeA=${transposeA}, transposeB=${transposeB}); set the environment variable OPENBLAS_CORETYPE=Haswell, or update OpenBLAS`;
       }
-  }
+}
+
+type Product = readonly [M: number, N: number, K: number, transposeA: boolean, transposeB: boolean];
+
+/** A and B as stored, and what C should be. */
+function example([M, N, K, transposeA, transposeB]: Product) {
+  const [a, b] = [wholeNumbers(M * K, 0), wholeNumbers(K * N, 1)];
+  return {
+    a: transposeA ? transpose(a, M, K) : a,
+    b: transposeB ? transpose(b, K, N) : b,
+    want: exactProduct(a, b, M, N, K),
+  };
+}
+
+function multiplies(addon: NativeAddon, product: Product): boolean {
+  const [M, N, K] = product;
+  const { a, b, want } = example(product);
+  const bias = wholeNumbers(N, 2);
+  const [atA, atB, atBias, atC] = [1, 1 + M * K, 1 + M * K + K * N, 1 + M * K + K * N + N]; // offset 0 would be no bias
+  const memory = new Float32Array(atC + M * N);
+  memory.set(a, atA);
+  memory.set(b, atB);
+  memory.set(bias, atBias);
+  return [0, 1].every((biased) => {
+    const c = memory.subarray(atC).fill(Number.NaN);
+    addon.multiply(memory.buffer, 4 * atA, 4 * atB, 4 * atC, 4 * atBias * biased, ...product);
+    return c.every((x, i) => x === want[i] + biased * bias[i % N]);
+  });
+}
+
+/** Floats between the rows of a matrix in the check, which are not its own. */
+const GAP = 3;
+
+/** Written over NaN and added to ones; what lies between the rows stays. */
+function multipliesWithin(addon: NativeAddon, product: Product): boolean {
+  const [M, N, K, transposeA, transposeB] = product;
+  const { a, b, want } = example(product);
+  const [strideA, strideB, strideC] = [transposeA ? M : K, transposeB ? K : N, N].map((columns) => columns + GAP);
+  const atB = (transposeA ? K : M) * strideA;
+  const atC = atB + (transposeB ? N : K) * strideB;
+  const memory = new Float32Array(atC + M * strideC).fill(Number.NaN);
+  a.forEach((x, i) => {
+    memory[i + GAP * Math.floor(i / (strideA - GAP))] = x;
+  });
+  b.forEach((x, i) => {
+    memory[atB + i + GAP * Math.floor(i / (strideB - GAP))] = x;
+  });
+  return [false, true].every((add) => {
+    const before = add ? 1 : Number.NaN;
+    const c = memory.subarray(atC).fill(before);
+    const call = [0, strideA, 4 * atB, strideB, 4 * atC, strideC, ...product, add] as const;
+    addon.multiplyWithin(memory.buffer, ...call);
+    return c.every((x, i) => {
+      const [row, column] = [Math.floor(i / strideC), i % strideC];
+      return column < N ? x === want[row * N + column] + (add ? 1 : 0) : Object.is(x, before);
+    });
+  });
 }
 
 /** From -8 to 8. */

@@ -52,6 +52,8 @@ describe.skipIf(!nativeAddon)('the addon', () => {
       ...addon,
       multiply: (...call: Call) => change(call),
     });
+    type WithinCall = Parameters<NativeAddon['multiplyWithin']>;
+    const within = (multiplyWithin: NativeAddon['multiplyWithin']): NativeAddon => ({ ...addon, multiplyWithin });
     const floats = (call: Call) => new Float32Array(call[0] as ArrayBuffer);
     expect(refusalOf(addon)).toBeUndefined();
     const faults = [
@@ -67,6 +69,12 @@ describe.skipIf(!nativeAddon)('the addon', () => {
         addon.multiply(memory, a, b, c, bias, M, N, K, false, transposeB),
       ),
       broken(([memory, a, b, c, , ...rest]) => addon.multiply(memory, a, b, c, 0, ...rest)),
+      within((...call) => addon.multiplyWithin(...(call.with(-1, false) as WithinCall))),
+      within((...call) => addon.multiplyWithin(...(call.with(-1, true) as WithinCall))),
+      within((...call) => {
+        addon.multiplyWithin(...call);
+        new Float32Array(call[0] as ArrayBuffer)[call[5] / 4 + call[8]] = 0; // the first float between two rows
+      }),
     ];
     for (const fault of faults)
       expect(refusalOf(fault)).toMatch(/its library computes wrongly here \(\w+: 16 x 32 x 16.*OPENBLAS_CORETYPE/);
@@ -88,6 +96,35 @@ describe.skipIf(!nativeAddon)('the addon', () => {
     expect(() => addon.multiply(memory, 4, 4, 4, 0, 2 ** 31 - 1, 2 ** 31 - 1, 1, false, false)).toThrow(RangeError);
     const offsets = Uint32Array.of(0, 80, 140, 0, 80, 2 ** 32 - 4);
     expect(() => addon.multiplyAll(memory, offsets, 0, ...product)).toThrow(outside('c [4, 3] at byte 4294967292'));
+  });
+
+  test('so is one within a larger one, counted by its stride up to its last float', () => {
+    const memory = new ArrayBuffer(4 * 100);
+    const product = [4, 3, 5, false, false, true] as const; // a 3 strides of 6 and 5: 92 bytes; b 4 of 4 and 3: 76; c 3 of 7 and 3: 96
+    const outside = (what: string) => `seqmix native: ${what} must be aligned to 4 bytes and end within the memory of`;
+    expect(() => addon.multiplyWithin(memory, 0, 6, 92, 4, 304, 7, ...product)).not.toThrow(); // c ends where the memory does
+    expect(() => addon.multiplyWithin(memory, 312, 6, 92, 4, 168, 7, ...product)).toThrow(
+      outside('a [4, 5] at byte 312'),
+    );
+    expect(() => addon.multiplyWithin(memory, 0, 6, 328, 4, 168, 7, ...product)).toThrow(
+      outside('b [5, 3] at byte 328'),
+    );
+    expect(() => addon.multiplyWithin(memory, 0, 6, 92, 4, 308, 7, ...product)).toThrow(
+      outside('c [4, 3] at byte 308'),
+    );
+    expect(() => addon.multiplyWithin(memory, 0, 4, 92, 4, 168, 7, ...product)).toThrow(
+      'stride of a must be at least its 5',
+    );
+    expect(() => addon.multiplyWithin(memory, 0, 6, 92, 4, 168, 2.5, ...product)).toThrow(
+      'a stride must be a whole number',
+    );
+    const call = (...args: unknown[]) => (addon.multiplyWithin as (...args: unknown[]) => void)(...args);
+    expect(() => call(memory, 0, 6, 92, 4, 168, 7, 4, 3, 5, false, false, 1)).toThrow('add must be a boolean');
+  });
+
+  test('one of an older version is refused, and asked to be built anew', () => {
+    const { multiplyWithin, ...old } = addon;
+    expect(refusalOf(old as NativeAddon)).toMatch(/older version.*build-native --force/);
   });
 
   test('arguments that are none are errors too', () => {

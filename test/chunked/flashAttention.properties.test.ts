@@ -1,10 +1,11 @@
-/** Attention for random sizes, head groups, windows, packings and cuts, in both forms, against float64. */
+/** Attention for random sizes, head groups, windows, packings and cuts, in all forms, against float64. */
 import * as tf from '@tensorflow/tfjs';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { type FlashAttentionInputs, type FlashAttentionOptions, flashAttention } from '../../src/chunked/index.js';
 import { useBackend } from '../../src/index.js';
 import { type AttentionOracleInputs, attentionOracle } from '../oracle/flashAttention.js';
+import { formsOn, useForm } from '../support/attentionForms.js';
 import {
   anyDocuments,
   anySizes,
@@ -20,7 +21,6 @@ import {
 import { normal, random } from '../support/tensors.js';
 
 const TOLERANCE = 1e-5;
-const forms = ['auto', 'plain'] as const;
 
 /** `sizes.H` counts the key heads here; the queries have `group` heads for each. */
 interface Variant {
@@ -102,7 +102,9 @@ describe.each([
 ] as const)('%s', (backend, numRuns) => {
   beforeAll(() => useBackend(backend));
 
-  describe.each(forms)('%s', (form) => {
+  describe.each(formsOn(backend))('%s', (name) => {
+    const form = useForm(name);
+
     test('equals the definition in o, lse and all gradients', () => {
       fc.assert(
         fc.property(fc.record({ ...any, sizes: anySizes({ T: 90, K: 20, V: 20 }) }), ({ sizes, variant, seed }) =>

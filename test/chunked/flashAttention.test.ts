@@ -4,10 +4,10 @@ import { describe, expect, test } from 'vitest';
 import { type FlashAttentionOptions, flashAttention } from '../../src/chunked/index.js';
 import { wasmBytes } from '../../src/chunked/wasm/runtime.js';
 import { type AttentionDims, type AttentionOracleOptions, attentionOracle } from '../oracle/flashAttention.js';
+import { attentionForms, useForm } from '../support/attentionForms.js';
 import { expectClose, normal, outputsAndGrads, random, randomTensors, values } from '../support/tensors.js';
 
-const forms = ['auto', 'plain'] as const;
-type Form = (typeof forms)[number];
+type Form = 'auto' | 'plain';
 
 interface Drawn {
   q: Float32Array;
@@ -88,7 +88,9 @@ describe('the oracle', () => {
   });
 });
 
-describe.each(forms)('%s', (form) => {
+describe.each(attentionForms)('%s', (name) => {
+  const form = useForm(name);
+
   test.each([
     ['causal', {}],
     ['all keys', { causal: false }],
@@ -184,16 +186,20 @@ describe.each(forms)('%s', (form) => {
   });
 });
 
-test.each(forms)('%s: a NaN of one query reaches the gradients of all values that it sees', (form) => {
-  tf.tidy(() => {
-    const [drawn, k, v] = randomTensors(3, [1, 12, 1, 4], [1, 12, 1, 4], [1, 12, 1, 4]);
-    const q = tf.tensor4d(
-      Array.from(values(drawn), (x, i) => (Math.floor(i / 4) === 5 ? Number.NaN : x)),
-      [1, 12, 1, 4],
-    );
-    const [dv] = tf.grads((x) => tf.sum(flashAttention({ q, k, v: x }, { form }).o))([v]);
-    const seen = Array.from(values(tf.slice(dv, 0, [1, 6])), Number.isNaN);
-    expect(seen.every(Boolean)).toBe(true);
+describe.each(attentionForms)('%s: a NaN of one query', (name) => {
+  const form = useForm(name);
+
+  test('reaches the gradients of all values that it sees', () => {
+    tf.tidy(() => {
+      const [drawn, k, v] = randomTensors(3, [1, 12, 1, 4], [1, 12, 1, 4], [1, 12, 1, 4]);
+      const q = tf.tensor4d(
+        Array.from(values(drawn), (x, i) => (Math.floor(i / 4) === 5 ? Number.NaN : x)),
+        [1, 12, 1, 4],
+      );
+      const [dv] = tf.grads((x) => tf.sum(flashAttention({ q, k, v: x }, { form }).o))([v]);
+      const seen = Array.from(values(tf.slice(dv, 0, [1, 6])), Number.isNaN);
+      expect(seen.every(Boolean)).toBe(true);
+    });
   });
 });
 

@@ -1,4 +1,4 @@
-/** Stored vectors of FlashBias (float64 references): outputs, lse and all gradients, down to slopes, points and weights, in both forms. */
+/** Stored vectors of FlashBias (float64 references): outputs, lse and all gradients, down to slopes, points and weights, in all forms. */
 import * as tf from '@tensorflow/tfjs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
@@ -14,6 +14,7 @@ import {
 } from '../../src/bias/index.js';
 import { flashAttention, flashBias, multiplicativeBias } from '../../src/chunked/index.js';
 import { useBackend } from '../../src/index.js';
+import { formsOn, useForm } from '../support/attentionForms.js';
 import { type GoldenEntry, goldenEntries, readGolden, readGoldenNumbers } from '../support/golden.js';
 import { inScope, type Tensors } from '../support/opProperties.js';
 import { expectClose, outputsAndGrads, values } from '../support/tensors.js';
@@ -58,7 +59,10 @@ describe.each(['wasm', 'cpu'] as const)('%s', (backend) => {
   afterAll(() => useBackend('wasm'));
 
   describe.each(goldenEntries(...Object.keys(attentions)))('$file', (entry) => {
-    test.each(['auto', 'plain'] as const)('%s', (form) => inScope(() => replay(entry, form)));
+    describe.each(formsOn(backend))('%s', (name) => {
+      const form = useForm(name);
+      test('equals what is stored', () => inScope(() => replay(entry, form)));
+    });
   });
 
   test.each(goldenEntries('flashbias_neural'))('$file: factors, the loss of a fit and its gradients', (entry) =>

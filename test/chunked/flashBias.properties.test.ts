@@ -1,10 +1,11 @@
-/** Attention with low-rank bias and band for random sizes, sharings, windows, packings and cuts, in both forms, against float64; what it must not depend on. */
+/** Attention with low-rank bias and band for random sizes, sharings, windows, packings and cuts, in all forms, against float64; what it must not depend on. */
 import * as tf from '@tensorflow/tfjs';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { type FlashBiasInputs, type FlashBiasOptions, flashAttention, flashBias } from '../../src/chunked/index.js';
 import { useBackend } from '../../src/index.js';
 import { type FlashBiasOracleInputs, flashBiasOracle, type Shape4 } from '../oracle/flashBias.js';
+import { attentionForms, formsOn, useForm } from '../support/attentionForms.js';
 import {
   anyDocuments,
   anySizes,
@@ -20,8 +21,6 @@ import {
 import { expectClose, outputsAndGrads, random, randomTensors } from '../support/tensors.js';
 
 const TOLERANCE = 1e-5;
-const forms = ['auto', 'plain'] as const;
-type Form = (typeof forms)[number];
 
 /** `sizes.H` counts the key heads; the queries have `group` heads for each. */
 interface Variant {
@@ -119,7 +118,9 @@ describe.each([
 ] as const)('%s', (backend, numRuns) => {
   beforeAll(() => useBackend(backend));
 
-  describe.each(backend === 'wasm' ? forms : (['plain'] as const))('%s', (form: Form) => {
+  describe.each(formsOn(backend))('%s', (name) => {
+    const form = useForm(name);
+
     test('equals the definition in o, lse and all gradients', () => {
       fc.assert(
         fc.property(fc.record({ ...any, sizes: anySizes({ T: 80, K: 10, V: 10 }) }), ({ sizes, variant, seed }) =>
@@ -182,7 +183,7 @@ describe.each([
 });
 
 /** The op over the pieces between `cuts`, each with all keys up to its end. */
-function inPieces(op: MixingOp, cuts: number[], T: number, form: Form) {
+function inPieces(op: MixingOp, cuts: number[], T: number, form: 'auto' | 'plain') {
   const ends = [...new Set([...cuts.filter((t) => t > 0 && t < T), T])].sort((a, b) => a - b);
   const range = (x: tf.Tensor, start: number, end: number) => tf.slice(x, [0, start, 0, 0], [-1, end - start, -1, -1]);
   return (x: Tensors) => {
@@ -203,7 +204,9 @@ function inPieces(op: MixingOp, cuts: number[], T: number, form: Form) {
   };
 }
 
-describe.each(forms)('%s: what the outputs do not depend on', (form) => {
+describe.each(attentionForms)('%s: what the outputs do not depend on', (name) => {
+  const form = useForm(name);
+
   beforeAll(() => useBackend('wasm'));
   const anyCall = fc.record({
     seed: fc.nat({ max: 1e5 }),

@@ -13,10 +13,9 @@ import {
 import { wasmBytes } from '../../src/chunked/wasm/runtime.js';
 import { attentionOracle } from '../oracle/flashAttention.js';
 import { type BiasShapes, flashBiasOracle } from '../oracle/flashBias.js';
+import { attentionForms, useForm } from '../support/attentionForms.js';
 import { inScope, type Tensors } from '../support/opProperties.js';
 import { expectClose, normal, outputsAndGrads, randomTensors, values } from '../support/tensors.js';
-
-const forms = ['auto', 'plain'] as const;
 
 describe('the oracle', () => {
   const dims = { B: 2, T: 3, S: 4, H: 2, G: 1, K: 3, V: 2 };
@@ -60,7 +59,9 @@ describe('the oracle', () => {
   });
 });
 
-describe.each(forms)('%s', (form) => {
+describe.each(attentionForms)('%s', (name) => {
+  const form = useForm(name);
+
   test('equals attention with the dense bias, at full width over several tiles', () =>
     inScope(() => {
       const [T, S, H, R] = [150, 203, 4, 16];

@@ -1,9 +1,9 @@
 /** The backward pass, for one head at a time: tiles of keys outside, tiles of queries inside. */
-import { hsum, madd } from '../wasm/lib/math.as';
 import { panelUpdate } from '../wasm/lib/product.as';
 import { pad8, unpackPanel } from '../wasm/lib/rows.as';
-import { loadN } from '../wasm/lib/tail.as';
-import { joinExp, POWERS, splitExp } from './softmax.as';
+import { addBlockFactors, blockBwdScratch, blockSumsAt, headBwdBlocks, writeBlockSums } from './blockBackward.as';
+import { POWERS, weightsBwd } from './softmax.as';
+import { packStatistics } from './statistics.as';
 import { addPacked, addPanels, addTermGradients, addTerms, hideKeys, place, SCORES_ROW, Terms } from './terms.as';
 import {
   endColumn, endKey, firstColumn, firstKey, hide, KEYS, NARROW, narrowOutputs, packKeyFactors, packKeyPanels, packQueries, packStrips, packTile,
@@ -79,38 +79,48 @@ function keyGradientsAt(s: usize, T: i32, Kp: i32, Vp: i32, Rp: i32): usize {
 }
 
 /** Bytes of scratch of flashAttentionBwd; T and S are the largest numbers of queries and keys of a sequence. */
-export function flashAttentionBwdScratch(T: i32, S: i32, K: i32, V: i32, rank: i32): usize {
+export function flashAttentionBwdScratch(T: i32, S: i32, K: i32, V: i32, rank: i32, blocks: bool): usize {
+  if (blocks) return blockBwdScratch(T, S, K, V, rank);
   const Kp = pad8(K), Vp = pad8(V), Rp = pad8(rank);
   return keyGradientsAt(0, T, Kp, Vp, Rp) + tilesOf(S) * (<usize>(Kp + Vp + Rp) << 8);
 }
 
 /**
  * Gradients of sum(o * dO) + sum(lse * dLse); tensors as in flashAttentionFwd. Those of the terms are added to, so that what is shared
- * gets the sum.
+ * gets the sum. `blocks`: products by native code (blocks.as.ts).
  */
 export function flashAttentionBwd(
   q: usize, k: usize, v: usize, o: usize, lse: usize, rest: usize, dO: usize, dLse: usize, dq: usize, dk: usize, dv: usize,
   offsets: usize, keyOffsets: usize, N: i32, H: i32, G: i32, K: i32, V: i32, causal: bool, window: i32, scale: f32,
-  terms: usize, s: usize,
+  blocks: bool, terms: usize, s: usize,
 ): void {
   const x = changetype<Terms>(terms), R = H / G, Kp = pad8(K), Vp = pad8(V), Rp = pad8(x.rank);
   const keyRow = <usize>(G * K) << 2, valueRow = <usize>(G * V) << 2;
   for (let n = 0; n < N; n++, offsets += 4, keyOffsets += 4) {
     const query = load<i32>(offsets), key = load<i32>(keyOffsets), T = load<i32>(offsets, 4) - query, S = load<i32>(keyOffsets, 4) - key;
-    const sums = keyGradientsAt(s, T, Kp, Vp, Rp), factorSums = sums + tilesOf(S) * (<usize>(Kp + Vp) << 8);
+    const sums = blocks ? blockSumsAt(s, T, K, V, x.rank) : keyGradientsAt(s, T, Kp, Vp, Rp), factorSums = sums + tilesOf(S) * (<usize>(Kp + Vp) << 8);
     for (let g = 0; g < G; g++) {
       const keys = <usize>key * <usize>G + <usize>g, keyAt = keys * (<usize>K << 2), valueAt = keys * (<usize>V << 2);
-      memory.fill(sums, 0, tilesOf(S) * (<usize>(Kp + Vp) << 8));
+      memory.fill(sums, 0, blocks ? <usize>S * (<usize>(x.rank + K + V) << 2) : tilesOf(S) * (<usize>(Kp + Vp) << 8));
       for (let h = g * R; h < (g + 1) * R; h++) {
         const at = <usize>query * <usize>H + <usize>h, qAt = at * (<usize>K << 2), oAt = at * (<usize>V << 2), one = at << 2;
         place(x, n, h, query, key, S - T);
+        if (blocks) {
+          headBwdBlocks(
+            x, q + qAt, k + keyAt, v + valueAt, o + oAt, dO + oAt, lse + one, rest + one, dLse + one, dq + qAt, T, S, H, keyRow, valueRow, K, V,
+            causal, window, scale, s,
+          );
+          addBlockFactors(x, sums, S, K);
+          continue;
+        }
         packQueryTiles(x, q + qAt, o + oAt, dO + oAt, lse + one, rest + one, dLse + one, T, H, K, V, scale, queryTilesAt(s, Kp, Vp, Rp));
         memory.fill(factorSums, 0, tilesOf(S) * (<usize>Rp << 8));
         headBwd(x, k + keyAt, v + valueAt, keyRow, valueRow, T, S, K, V, causal, window, sums, factorSums, s);
         writeQueryGradients(x, dq + qAt, T, H, K, V, scale, s);
         addKeyFactorGradients(x, S, factorSums);
       }
-      writeKeyGradients(dk + keyAt, dv + valueAt, keyRow, valueRow, S, K, V, sums);
+      if (blocks) writeBlockSums(sums, dk + keyAt, dv + valueAt, keyRow, valueRow, S, x.rank, K, V, s);
+      else writeKeyGradients(dk + keyAt, dv + valueAt, keyRow, valueRow, S, K, V, sums);
     }
   }
 }
@@ -131,18 +141,12 @@ function packQueryTiles(
     memory.fill(queryGradientsAt(tile, Kp, Vp, Rp), 0, <usize>Kp << 8);
     if (x.dPhiKAt) packTile(x.phiQAt + <usize>t * x.phiQRow, x.phiQRow, n, x.rank, factorPanelsAt(tile, Kp, Vp, Rp));
     memory.fill(factorGradientsAt(tile, Kp, Vp, Rp), 0, <usize>Rp << 8);
-    for (let r = 0; r < QUERIES; r++) {
-      const to = statistics + (<usize>r << 2), real = r < n;
-      store<f32>(to, real && load<f32>(lse) != -Infinity ? load<f32>(lse) : Infinity); // no query, no key: weights exp(-Infinity) = 0
-      store<f32>(to, real ? load<f32>(rest) : 0, 256);
-      store<f32>(to, real ? dot(o, dO, V) - load<f32>(dLse) : 0, 512);
-      if (!real) continue;
-      o += outputRow;
-      dO += outputRow;
-      lse += one;
-      rest += one;
-      dLse += one;
-    }
+    packStatistics(o, dO, lse, rest, dLse, n, V, outputRow, one, statistics);
+    o += outputRow << 6;
+    dO += outputRow << 6;
+    lse += one << 6;
+    rest += one << 6;
+    dLse += one << 6;
     q += queryRow << 6;
   }
 }
@@ -150,14 +154,6 @@ function packQueryTiles(
 function multiply(p: usize, bytes: usize, factor: f32): void {
   const f = f32x4.splat(factor);
   for (const end = p + bytes; p < end; p += 16) v128.store(p, f32x4.mul(f, v128.load(p)));
-}
-
-function dot(a: usize, b: usize, n: i32): f32 {
-  const full = <usize>(n & ~3) << 2;
-  let sum = f32x4.splat(0), p: usize = 0;
-  for (; p < full; p += 16) sum = madd(v128.load(a + p), v128.load(b + p), sum);
-  if (n & 3) sum = madd(loadN(a + p, n & 3), loadN(b + p, n & 3), sum);
-  return hsum(sum);
 }
 
 /** All tiles of one head: adds to dq in its tiles of queries, and to the sums of dk and dv, and of the keys' factors. */
@@ -212,21 +208,6 @@ function tileBwd(
   }
 }
 
-/** P = exp(score - lse) and dS = P (dP - delta) in place, for a strip. */
-function weightsBwd(P: usize, dS: usize, col: i32, end: i32, statistics: usize, powers: usize): void {
-  const first = <usize>col << 2, stop = <usize>end << 2;
-  for (const last = statistics + 16; statistics < last; statistics += 4, P += SCORES_ROW, dS += SCORES_ROW) {
-    const lse = v128.load_splat<f32>(statistics), rest = v128.load_splat<f32>(statistics, 256);
-    const delta = v128.load_splat<f32>(statistics, 512);
-    for (let c = first; c < stop; c += 16) splitExp(f32x4.sub(f32x4.sub(v128.load(P + c), lse), rest), P + c, powers + c);
-    for (let c = first; c < stop; c += 16) {
-      const p = joinExp(P + c, powers + c);
-      v128.store(P + c, p);
-      v128.store(dS + c, f32x4.mul(p, f32x4.sub(v128.load(dS + c), delta)));
-    }
-  }
-}
-
 /** dv += P^T dO, dk += dS^T q, and the same of factors, for n keys, 8 at a time, over the strips that see one of them. */
 function keysBwd(
   x: Terms, tile: usize, t: i32, j: i32, queries: i32, n: i32, S: i32, shift: i32, Kp: i32, Vp: i32, Rp: i32, causal: bool, window: i32,
@@ -259,7 +240,7 @@ function writeQueryGradients(x: Terms, dq: usize, T: i32, H: i32, K: i32, V: i32
   let tile = queryTilesAt(s, Kp, Vp, Rp);
   for (let t = 0; t < T; t += QUERIES, tile += queryTile(Kp, Vp, Rp), dq += row << 6) {
     const n = min(QUERIES, T - t);
-    writeRows(queryGradientsAt(tile, Kp, Vp, Rp), n, K, dq, row, s, 0);
+    writeRows(queryGradientsAt(tile, Kp, Vp, Rp), <usize>Kp << 2, n, K, dq, row, s, 0);
     if (x.dPhiQAt) addPacked(factorGradientsAt(tile, Kp, Vp, Rp), <usize>Rp << 2, x.dPhiQAt + <usize>t * x.phiQRow, x.phiQRow, n, x.rank);
   }
 }

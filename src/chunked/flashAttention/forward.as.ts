@@ -1,8 +1,7 @@
 /** The forward pass: a tile of queries against all tiles of keys that it sees. */
-import { expBelow89, madd } from '../wasm/lib/math.as';
-import { sums4 } from '../wasm/lib/product.as';
 import { pad8 } from '../wasm/lib/rows.as';
-import { joinExp, LOWEST, maxima4, POWERS, scaleRow, splitExp, writeLse } from './softmax.as';
+import { blockFwdScratch, headFwdBlocks, packBlockFactors, packBlockKeys } from './blockForward.as';
+import { LOWEST, POWERS, softmaxStrip, writeLse } from './softmax.as';
 import { step } from './step.as';
 import { addTerms, hideKeys, place, SCORES_ROW, Terms } from './terms.as';
 import {
@@ -10,55 +9,10 @@ import {
   stripScores, writeRows,
 } from './tiles.as';
 
-// State of a strip: running maxima [4], running sums [4].
-
-/** Scores become exp(score - maximum); the state takes them in, and what was summed under an older maximum is scaled down. */
-function softmaxStrip(scores: usize, col: i32, end: i32, state: usize, out: usize, row: usize): void {
-  const first = scores + (<usize>col << 2), stop = scores + (<usize>end << 2);
-  const lowest = f32x4.splat(-Infinity), zero = f32x4.splat(0);
-  let a = lowest, b = lowest, c = lowest, d = lowest;
-  for (let p = first; p < stop; p += 16) {
-    a = f32x4.max(a, v128.load(p));
-    b = f32x4.max(b, v128.load(p, SCORES_ROW));
-    c = f32x4.max(c, v128.load(p, 2 * SCORES_ROW));
-    d = f32x4.max(d, v128.load(p, 3 * SCORES_ROW));
-  }
-  const before = v128.load(state), largest = f32x4.max(before, maxima4(a, b, c, d));
-  const kept = expBelow89(f32x4.sub(before, largest));
-  const m0 = v128.shuffle<f32>(largest, largest, 0, 0, 0, 0), m1 = v128.shuffle<f32>(largest, largest, 1, 1, 1, 1);
-  const m2 = v128.shuffle<f32>(largest, largest, 2, 2, 2, 2), m3 = v128.shuffle<f32>(largest, largest, 3, 3, 3, 3);
-  for (let p = first; p < stop; p += 16) {
-    splitExp(f32x4.sub(v128.load(p), m0), p, p + POWERS);
-    splitExp(f32x4.sub(v128.load(p, SCORES_ROW), m1), p + SCORES_ROW, p + SCORES_ROW + POWERS);
-    splitExp(f32x4.sub(v128.load(p, 2 * SCORES_ROW), m2), p + 2 * SCORES_ROW, p + 2 * SCORES_ROW + POWERS);
-    splitExp(f32x4.sub(v128.load(p, 3 * SCORES_ROW), m3), p + 3 * SCORES_ROW, p + 3 * SCORES_ROW + POWERS);
-  }
-  a = b = c = d = zero;
-  for (let p = first; p < stop; p += 16) {
-    const w = joinExp(p, p + POWERS), x = joinExp(p + SCORES_ROW, p + SCORES_ROW + POWERS);
-    v128.store(p, w);
-    v128.store(p, x, SCORES_ROW);
-    a = f32x4.add(a, w);
-    b = f32x4.add(b, x);
-    const y = joinExp(p + 2 * SCORES_ROW, p + 2 * SCORES_ROW + POWERS), z = joinExp(p + 3 * SCORES_ROW, p + 3 * SCORES_ROW + POWERS);
-    v128.store(p, y, 2 * SCORES_ROW);
-    v128.store(p, z, 3 * SCORES_ROW);
-    c = f32x4.add(c, y);
-    d = f32x4.add(d, z);
-  }
-  v128.store(state, largest);
-  v128.store(state, madd(v128.load(state, 16), kept, sums4(a, b, c, d)), 16);
-  if (!v128.any_true(f32x4.ne(kept, f32x4.splat(1)))) return;
-  scaleRow(out, row, f32x4.extract_lane(kept, 0));
-  scaleRow(out + row, row, f32x4.extract_lane(kept, 1));
-  scaleRow(out + 2 * row, row, f32x4.extract_lane(kept, 2));
-  scaleRow(out + 3 * row, row, f32x4.extract_lane(kept, 3));
-}
-
 /** Bytes of scratch of flashAttentionFwd; S is the largest number of keys of a sequence, R = H / G. */
-export function flashAttentionFwdScratch(S: i32, R: i32, K: i32, V: i32, rank: i32): usize {
+export function flashAttentionFwdScratch(S: i32, R: i32, K: i32, V: i32, rank: i32, blocks: bool): usize {
   const Wp = pad8(K) + pad8(rank), Vp = pad8(V), tiles = <usize>((S + KEYS - 1) / KEYS);
-  const whole = keyTilesAt(0, Wp, Vp) + tiles * keyTile(Wp, Vp);
+  const whole = blocks ? blockFwdScratch(S, K, V, rank) : keyTilesAt(0, Wp, Vp) + tiles * keyTile(Wp, Vp);
   return max(whole, SCORES_ROW + (<usize>(R * (Vp + 4)) << 2));
 }
 
@@ -84,11 +38,11 @@ function keyTile(Wp: i32, Vp: i32): usize { return <usize>(Wp + Vp) << 8; }
 /**
  * q [*, H, K], k [*, G, K], v [*, G, V], o [*, H, V], lse and rest [*, H], where * counts tokens: sequence n is the queries offsets[n]
  * to offsets[n + 1] and the keys keyOffsets[n] to keyOffsets[n + 1]. `rest` is what rounding took from lse. `terms` is a table as the class
- * `Terms` has it.
+ * `Terms` has it. `blocks`: products by native code (blocks.as.ts).
  */
 export function flashAttentionFwd(
   q: usize, k: usize, v: usize, o: usize, lse: usize, rest: usize, offsets: usize, keyOffsets: usize,
-  N: i32, H: i32, G: i32, K: i32, V: i32, causal: bool, window: i32, scale: f32, terms: usize, s: usize,
+  N: i32, H: i32, G: i32, K: i32, V: i32, causal: bool, window: i32, scale: f32, blocks: bool, terms: usize, s: usize,
 ): void {
   const x = changetype<Terms>(terms), R = H / G, keyRow = <usize>(G * K) << 2, valueRow = <usize>(G * V) << 2;
   for (let n = 0; n < N; n++, offsets += 4, keyOffsets += 4) {
@@ -103,6 +57,12 @@ export function flashAttentionFwd(
           break; // it has done all heads of the group
         }
         place(x, n, h, query, key, S - T);
+        if (blocks) {
+          if (h == g * R) packBlockKeys(kg, vg, S, keyRow, valueRow, K, V, x.rank, s);
+          if (h == g * R || x.phiKHead) packBlockFactors(x, S, K, s);
+          headFwdBlocks(x, qh, oh, lh, eh, T, S, H, K, V, causal, window, scale, s);
+          continue;
+        }
         if (h == g * R) packKeyTiles(kg, vg, S, keyRow, valueRow, K, V, x.rank, s);
         if (h == g * R || x.phiKHead) packFactorTiles(x, S, K, V, s);
         headFwd(x, qh, oh, lh, eh, T, S, H, K, V, causal, window, scale, s);
@@ -150,7 +110,7 @@ function headFwd(
     }
     for (let r = 0; r < n; r += 4)
       writeRows(
-        outputs + <usize>r * (<usize>Vp << 2), min(4, n - r), V, o + <usize>r * outputRow, outputRow,
+        outputs + <usize>r * (<usize>Vp << 2), <usize>Vp << 2, min(4, n - r), V, o + <usize>r * outputRow, outputRow,
         states + (<usize>r << 3), 4,
       );
     q += queryRow << 6;
@@ -174,7 +134,7 @@ function tileFwd(
       addTerms(x, strip, t + r, j, min(4, n - r), col, min(end, S - j), shift);
       hide(strip, t + r, j, col, end, S, shift, causal, window);
       hideKeys(x, strip, j, 4, col, min(end, S - j));
-      softmaxStrip(strip, col, end, states + (i << 5), out, <usize>Vp << 2);
+      softmaxStrip(strip, POWERS, col, end, states + (i << 5), out, <usize>Vp << 2);
       stripOutputs(strip, values, col, end, out, Vp);
     }
   }

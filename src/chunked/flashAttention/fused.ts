@@ -2,6 +2,7 @@
 import type * as tf from '@tensorflow/tfjs';
 import { fusedOp, type Infos } from '../wasm/fusedOp.js';
 import type { WasmContext } from '../wasm/runtime.js';
+import { inBlocks } from './blocks.js';
 import type { FlashAttentionOutput } from './index.js';
 import type { AttentionInputs, AttentionSettings, FactorName } from './terms.js';
 
@@ -52,12 +53,13 @@ const fused = fusedOp<'q' | 'k' | 'v' | Term, Attrs, Term>({
     const [, , G, V] = v.shape;
     const o = ctx.out([B, T, H, V]);
     const [lse, rest] = [ctx.out([B, T, H]), ctx.out([B, T, H])]; // rest: what rounding took from lse
-    const bytes = ctx.kernels.flashAttentionFwdScratch(longest(attrs.keyOffsets), H / G, K, V, rankOf(phiQ));
+    const blocks = inBlocks(ctx, seenKeys(attrs), K + V) ? 1 : 0;
+    const bytes = ctx.kernels.flashAttentionFwdScratch(longest(attrs.keyOffsets), H / G, K, V, rankOf(phiQ), blocks);
     const terms = termTable(ctx, inputs, {}, attrs);
     withTables(ctx, [attrs.offsets, attrs.keyOffsets, terms], bytes, ([offsets, keyOffsets, at], scratch) =>
       ctx.kernels.flashAttentionFwd(
         ...[q, k, v, o, lse, rest].map((x) => ctx.ptr(x)),
-        ...[offsets, keyOffsets, ...settings(attrs, H, G, K, V), at, scratch],
+        ...[offsets, keyOffsets, ...settings(attrs, H, G, K, V), blocks, at, scratch],
       ),
     );
     return [o, lse, rest];
@@ -69,12 +71,13 @@ const fused = fusedOp<'q' | 'k' | 'v' | Term, Attrs, Term>({
     const [dq, dk, dv] = [q, k, v].map((x) => ctx.out(x.shape));
     const gradients = termGradients(ctx, inputs, attrs);
     const [T, S] = [longest(attrs.offsets), longest(attrs.keyOffsets)];
-    const bytes = ctx.kernels.flashAttentionBwdScratch(T, S, K, V, rankOf(phiQ));
+    const blocks = inBlocks(ctx, seenKeys(attrs), K + V) ? 1 : 0;
+    const bytes = ctx.kernels.flashAttentionBwdScratch(T, S, K, V, rankOf(phiQ), blocks);
     const terms = termTable(ctx, inputs, gradients, attrs);
     withTables(ctx, [attrs.offsets, attrs.keyOffsets, terms], bytes, ([offsets, keyOffsets, at], scratch) =>
       ctx.kernels.flashAttentionBwd(
         ...[q, k, v, o, lse, rest, dO, dLse, dq, dk, dv].map((x) => ctx.ptr(x)),
-        ...[offsets, keyOffsets, ...settings(attrs, H, G, K, V), at, scratch],
+        ...[offsets, keyOffsets, ...settings(attrs, H, G, K, V), blocks, at, scratch],
       ),
     );
     return { q: dq, k: dk, v: dv, ...gradients };
@@ -138,6 +141,9 @@ const biasStrides = ([B, H, T, S]: number[]) => [B > 1 ? 4 * H * T * S : 0, H > 
 
 /** The same of [B, T, H, n]. */
 const tokenStrides = ([B, T, H, n]: number[]) => [B > 1 ? 4 * T * H * n : 0, H > 1 ? 4 * n : 0, T > 1 ? 4 * H * n : 0];
+
+/** Keys that the queries of the longest sequence see, the past before it aside. */
+const seenKeys = ({ offsets, window }: Attrs) => Math.min(longest(offsets), window || Number.POSITIVE_INFINITY);
 
 /** Tokens of the longest sequence. */
 function longest(offsets: number[]): number {

@@ -1,5 +1,6 @@
-/** The running softmax of a row: its largest score so far, and the sum of exp(score - largest). */
-import { expOfRemainder, expPower, expRemainder } from '../wasm/lib/math.as';
+/** The running softmax of a row: its largest score so far, and the sum of exp(score - largest); and what the backward pass makes of both. */
+import { expBelow89, expOfRemainder, expPower, expRemainder, madd } from '../wasm/lib/math.as';
+import { sums4 } from '../wasm/lib/product.as';
 import { log1p4 } from '../wasm/lib/softplus.as';
 import { SCORES_ROW } from './terms.as';
 
@@ -42,6 +43,56 @@ export function scaleRow(out: usize, row: usize, factor: f32): void {
   for (const end = out + row; out < end; out += 16) v128.store(out, f32x4.mul(f, v128.load(out)));
 }
 
+// State of a strip: running maxima [4], running sums [4].
+
+/**
+ * Scores become exp(score - maximum); the state takes them in, and what was summed under an older maximum is scaled down. `powers` is the way
+ * from the scores to where splitExp keeps its powers.
+ */
+// @ts-ignore: decorator
+@inline
+export function softmaxStrip(scores: usize, powers: usize, col: i32, end: i32, state: usize, out: usize, row: usize): void {
+  const first = scores + (<usize>col << 2), stop = scores + (<usize>end << 2);
+  const lowest = f32x4.splat(-Infinity), zero = f32x4.splat(0);
+  let a = lowest, b = lowest, c = lowest, d = lowest;
+  for (let p = first; p < stop; p += 16) {
+    a = f32x4.max(a, v128.load(p));
+    b = f32x4.max(b, v128.load(p, SCORES_ROW));
+    c = f32x4.max(c, v128.load(p, 2 * SCORES_ROW));
+    d = f32x4.max(d, v128.load(p, 3 * SCORES_ROW));
+  }
+  const before = v128.load(state), largest = f32x4.max(before, maxima4(a, b, c, d));
+  const kept = expBelow89(f32x4.sub(before, largest));
+  const m0 = v128.shuffle<f32>(largest, largest, 0, 0, 0, 0), m1 = v128.shuffle<f32>(largest, largest, 1, 1, 1, 1);
+  const m2 = v128.shuffle<f32>(largest, largest, 2, 2, 2, 2), m3 = v128.shuffle<f32>(largest, largest, 3, 3, 3, 3);
+  for (let p = first; p < stop; p += 16) {
+    splitExp(f32x4.sub(v128.load(p), m0), p, p + powers);
+    splitExp(f32x4.sub(v128.load(p, SCORES_ROW), m1), p + SCORES_ROW, p + SCORES_ROW + powers);
+    splitExp(f32x4.sub(v128.load(p, 2 * SCORES_ROW), m2), p + 2 * SCORES_ROW, p + 2 * SCORES_ROW + powers);
+    splitExp(f32x4.sub(v128.load(p, 3 * SCORES_ROW), m3), p + 3 * SCORES_ROW, p + 3 * SCORES_ROW + powers);
+  }
+  a = b = c = d = zero;
+  for (let p = first; p < stop; p += 16) {
+    const w = joinExp(p, p + powers), x = joinExp(p + SCORES_ROW, p + SCORES_ROW + powers);
+    v128.store(p, w);
+    v128.store(p, x, SCORES_ROW);
+    a = f32x4.add(a, w);
+    b = f32x4.add(b, x);
+    const y = joinExp(p + 2 * SCORES_ROW, p + 2 * SCORES_ROW + powers), z = joinExp(p + 3 * SCORES_ROW, p + 3 * SCORES_ROW + powers);
+    v128.store(p, y, 2 * SCORES_ROW);
+    v128.store(p, z, 3 * SCORES_ROW);
+    c = f32x4.add(c, y);
+    d = f32x4.add(d, z);
+  }
+  v128.store(state, largest);
+  v128.store(state, madd(v128.load(state, 16), kept, sums4(a, b, c, d)), 16);
+  if (!v128.any_true(f32x4.ne(kept, f32x4.splat(1)))) return;
+  scaleRow(out, row, f32x4.extract_lane(kept, 0));
+  scaleRow(out + row, row, f32x4.extract_lane(kept, 1));
+  scaleRow(out + 2 * row, row, f32x4.extract_lane(kept, 2));
+  scaleRow(out + 3 * row, row, f32x4.extract_lane(kept, 3));
+}
+
 /** log(x) for finite x >= 1: x = 2^e f with f in [1, 2). */
 function logAbove1(x: f32): f32 {
   const bits = reinterpret<i32>(x), e = (bits >> 23) - 127;
@@ -66,4 +117,19 @@ export function writeLse(largest: f32, sum: f32, lse: usize, rest: usize): f32 {
   store<f32>(lse, rounded);
   store<f32>(rest, <f32>(exact - <f64>rounded));
   return 1 / sum;
+}
+
+/** P = exp(score - lse) and dS = P (dP - delta) in place, for a strip. */
+export function weightsBwd(P: usize, dS: usize, col: i32, end: i32, statistics: usize, powers: usize): void {
+  const first = <usize>col << 2, stop = <usize>end << 2;
+  for (const last = statistics + 16; statistics < last; statistics += 4, P += SCORES_ROW, dS += SCORES_ROW) {
+    const lse = v128.load_splat<f32>(statistics), rest = v128.load_splat<f32>(statistics, 256);
+    const delta = v128.load_splat<f32>(statistics, 512);
+    for (let c = first; c < stop; c += 16) splitExp(f32x4.sub(f32x4.sub(v128.load(P + c), lse), rest), P + c, powers + c);
+    for (let c = first; c < stop; c += 16) {
+      const p = joinExp(P + c, powers + c);
+      v128.store(P + c, p);
+      v128.store(dS + c, f32x4.mul(p, f32x4.sub(v128.load(dS + c), delta)));
+    }
+  }
 }

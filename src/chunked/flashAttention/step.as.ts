@@ -37,7 +37,7 @@ export function step(
   for (let h: usize = 0, p = states; h < <usize>R; h++, p += state) {
     const sum = load<f32>(p, 4);
     store<f32>(p, writeLse(load<f32>(p), sum, lse + (h << 2), rest + (h << 2)));
-    writeRows(p + 16, 1, V, o + h * (<usize>V << 2), 0, p, 0);
+    writeRows(p + 16, 0, 1, V, o + h * (<usize>V << 2), 0, p, 0);
   }
 }
 

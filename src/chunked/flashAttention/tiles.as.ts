@@ -111,9 +111,11 @@ export function packTile(src: usize, stride: usize, n: i32, width: i32, dst: usi
   for (let col = 0; col < width; col += 8, dst += TILE_PANEL) packPanel(src, stride, n, width, col, dst, KEYS);
 }
 
-/** dst[r] = factor[r] * src[r] for n rows of `width` floats from packed rows. */
-export function writeRows(src: usize, n: i32, width: i32, dst: usize, stride: usize, factors: usize, factorStride: usize): void {
-  const row = <usize>pad8(width) << 2, full = <usize>(width & ~3) << 2, tail = width & 3;
+/** dst[r] = factor[r] * src[r] for n rows of `width` floats. */
+export function writeRows(
+  src: usize, row: usize, n: i32, width: i32, dst: usize, stride: usize, factors: usize, factorStride: usize,
+): void {
+  const full = <usize>(width & ~3) << 2, tail = width & 3;
   for (let r = 0; r < n; r++, src += row, dst += stride, factors += factorStride) {
     const f = v128.load_splat<f32>(factors);
     let p: usize = 0;

@@ -14,7 +14,7 @@ export type SimdBuild = 'plain' | 'relaxed';
 
 /**
  * Matrix products by native code on the wasm memory (`native/`): C [M, N] = op(A) op(B) + bias, by byte offsets into `memory`, `bias` 0
- * for none. Both throw a RangeError for a matrix that does not lie within the memory.
+ * for none. All throw a RangeError for a matrix that does not lie within the memory.
  */
 export interface NativeProduct {
   /** The library that computes: name, version, build options. */
@@ -34,6 +34,17 @@ export interface NativeProduct {
     offsets: Uint32Array,
     bias: number,
     ...call: [M: number, N: number, K: number, transposeA: boolean, transposeB: boolean]
+  ): void;
+  /**
+   * For matrices within larger ones, with the floats from a stored row of each to the next: C = op(A) op(B), or C += op(A) op(B) where
+   * `add`. Sums in float32.
+   */
+  multiplyWithin(
+    memory: ArrayBuffer | Uint8Array,
+    ...call: [
+      ...[a: number, strideA: number, b: number, strideB: number, c: number, strideC: number],
+      ...[M: number, N: number, K: number, transposeA: boolean, transposeB: boolean, add: boolean],
+    ]
   ): void;
 }
 
@@ -59,7 +70,7 @@ async function compileKernels(backend: BackendWasm, build: SimdBuild): Promise<K
     throw new Error(
       "useBackend: the wasm backend already runs with threads, on shared memory that our kernels cannot use; call await useBackend('wasm') before anything else starts it",
     );
-  const env = { memory, abort: () => void 0 };
+  const env = { memory, abort: () => void 0, product: productFor(backend) };
   const kernels: KernelExports = {};
   for (const [op, binary] of Object.entries(kernelBinaries)) {
     const { instance } = await WebAssembly.instantiate(decodeBase64(binary[build]), { env });
@@ -70,6 +81,19 @@ async function compileKernels(backend: BackendWasm, build: SimdBuild): Promise<K
     }
   }
   return kernels;
+}
+
+/** `multiplyWithin` as kernels import it: offsets are signed there, booleans numbers. They call it only where a native library is in use. */
+function productFor(backend: BackendWasm) {
+  return (...call: number[]): void => {
+    const { native } = installed.get(backend) as Installed;
+    if (!native) throw new Error('seqmix: a kernel was told to use native products, of which there are none');
+    const [a, strideA, b, strideB, c, strideC, M, N, K, transposeA, transposeB, add] = call;
+    native.multiplyWithin(
+      ...([bufferForNative(wasmMemory(backend)), a >>> 0, strideA, b >>> 0, strideB, c >>> 0, strideC] as const),
+      ...([M, N, K, transposeA !== 0, transposeB !== 0, add !== 0] as const),
+    );
+  };
 }
 
 /** What multiplies matrices on the active backend instead of our kernels, or undefined where they do it. */
@@ -169,10 +193,9 @@ export class WasmContext {
     return wasmMemory(this.backend);
   }
 
-  /** The memory as Node-API takes it: an ArrayBuffer as it is, a SharedArrayBuffer only as a view. For immediate use only. */
+  /** For immediate use only. */
   memoryForNative(): ArrayBuffer | Uint8Array {
-    const { buffer } = this.memory;
-    return buffer instanceof ArrayBuffer ? buffer : new Uint8Array(buffer);
+    return bufferForNative(this.memory);
   }
 
   /** A copy of `count` integers that a kernel left in scratch memory. */
@@ -193,6 +216,10 @@ function wasmMemory(backend: BackendWasm): WebAssembly.Memory {
     throw new Error('seqmix: this build of @tensorflow/tfjs-backend-wasm hides its memory; install version 4.22.0');
   return memory;
 }
+
+/** A memory as Node-API takes it: an ArrayBuffer as it is, a SharedArrayBuffer only as a view. */
+const bufferForNative = ({ buffer }: WebAssembly.Memory): ArrayBuffer | Uint8Array =>
+  buffer instanceof ArrayBuffer ? buffer : new Uint8Array(buffer);
 
 const isShared = ({ buffer }: WebAssembly.Memory): boolean =>
   Object.prototype.toString.call(buffer) === '[object SharedArrayBuffer]'; // the name itself is missing where threads are not allowed
