@@ -1,9 +1,9 @@
 /** The forward pass of one head with native products: a block of queries against all tiles of keys that it sees. */
 import { pad8 } from '../wasm/lib/rows.as';
 import { BLOCK, clearOutside, copyRows, endStrip, firstStrip, product } from './blocks.as';
-import { LOWEST, POWERS, softmaxStrip, writeLse } from './softmax.as';
+import { finishRows, POWERS, softmaxStrip, startStates, stateBytes } from './softmax.as';
 import { addTerms, hideKeys, SCORES_ROW, Terms } from './terms.as';
-import { endColumn, endKey, firstColumn, firstKey, hide, KEYS, writeRows } from './tiles.as';
+import { endColumn, endKey, firstColumn, firstKey, hide, KEYS } from './tiles.as';
 
 // Scratch: keys [S, W], values [S, V] | of a block: queries [256, W], outputs [256, Vp], states of 64 strips, scores [256, 64], powers of a strip.
 
@@ -21,7 +21,7 @@ function outputsAt(s: usize, S: i32, W: i32, V: i32): usize { return queriesAt(s
 function statesAt(s: usize, S: i32, W: i32, V: i32): usize { return outputsAt(s, S, W, V) + <usize>(BLOCK * pad8(V)) * 4; }
 // @ts-ignore: decorator
 @inline
-function scoresAt(s: usize, S: i32, W: i32, V: i32): usize { return statesAt(s, S, W, V) + <usize>(BLOCK * 8); }
+function scoresAt(s: usize, S: i32, W: i32, V: i32): usize { return statesAt(s, S, W, V) + stateBytes(BLOCK); }
 
 /** Bytes of scratch of a head with S keys. */
 export function blockFwdScratch(S: i32, K: i32, V: i32, rank: i32): usize {
@@ -52,19 +52,9 @@ export function headFwdBlocks(
     if (x.rank) copyRows(x.phiQAt + at * x.phiQRow, x.phiQRow, n, x.rank, 1, queries, <usize>W << 2);
     copyRows(q + at * queryRow, queryRow, n, K, scale, queries + (<usize>x.rank << 2), <usize>W << 2);
     memory.fill(outputs, 0, <usize>(BLOCK * Vp) << 2);
-    for (let p = states; p < states + <usize>(BLOCK * 8); p += 32) {
-      v128.store(p, f32x4.splat(LOWEST));
-      v128.store(p, f32x4.splat(0), 16);
-    }
+    startStates(states, stateBytes(BLOCK));
     blockFwd(x, t, n, T, S, W, V, causal, window, s);
-    for (let r = 0; r < n; r++, lse += lseRow, rest += lseRow) {
-      const state = states + (<usize>(r >> 2) << 5) + (<usize>(r & 3) << 2);
-      store<f32>(state, writeLse(load<f32>(state), load<f32>(state, 16), lse, rest));
-    }
-    for (let r = 0; r < n; r += 4) {
-      const i = <usize>r;
-      writeRows(outputs + i * (<usize>Vp << 2), <usize>Vp << 2, min(4, n - r), V, o + (at + i) * outputRow, outputRow, states + (i << 3), 4);
-    }
+    finishRows(states, outputs, Vp, n, H, V, o + at * outputRow, lse + at * lseRow, rest + at * lseRow);
   }
 }
 

@@ -1,12 +1,12 @@
 /** The forward pass: a tile of queries against all tiles of keys that it sees. */
 import { pad8 } from '../wasm/lib/rows.as';
 import { blockFwdScratch, headFwdBlocks, packBlockFactors, packBlockKeys } from './blockForward.as';
-import { LOWEST, POWERS, softmaxStrip, writeLse } from './softmax.as';
+import { finishRows, POWERS, softmaxStrip, startStates, stateBytes } from './softmax.as';
 import { step } from './step.as';
 import { addTerms, hideKeys, place, SCORES_ROW, Terms } from './terms.as';
 import {
   endColumn, endKey, firstColumn, firstKey, hide, KEYS, packKeyFactors, packKeyPanels, packQueries, packTile, QUERIES, stripOutputs,
-  stripScores, writeRows,
+  stripScores,
 } from './tiles.as';
 
 /** Bytes of scratch of flashAttentionFwd; S is the largest number of keys of a sequence, R = H / G. */
@@ -99,22 +99,13 @@ function headFwd(
     const n = min(QUERIES, T - t);
     packQueries(x, t, q, queryRow, n, K, scale, s, Wp);
     memory.fill(outputs, 0, <usize>Vp << 8);
-    for (let p = states; p < states + 512; p += 32) {
-      v128.store(p, f32x4.splat(LOWEST));
-      v128.store(p, f32x4.splat(0), 16);
-    }
+    startStates(states, stateBytes(QUERIES));
     tileFwd(x, t, n, T, S, x.rank + K, Wp, Vp, causal, window, s);
-    for (let r = 0; r < n; r++, lse += lseRow, rest += lseRow) {
-      const state = states + (<usize>(r >> 2) << 5) + (<usize>(r & 3) << 2), sum = load<f32>(state, 16);
-      store<f32>(state, writeLse(load<f32>(state), sum, lse, rest));
-    }
-    for (let r = 0; r < n; r += 4)
-      writeRows(
-        outputs + <usize>r * (<usize>Vp << 2), <usize>Vp << 2, min(4, n - r), V, o + <usize>r * outputRow, outputRow,
-        states + (<usize>r << 3), 4,
-      );
+    finishRows(states, outputs, Vp, n, H, V, o, lse, rest);
     q += queryRow << 6;
     o += outputRow << 6;
+    lse += lseRow << 6;
+    rest += lseRow << 6;
   }
 }
 

@@ -3,6 +3,7 @@ import { expBelow89, expOfRemainder, expPower, expRemainder, madd } from '../was
 import { sums4 } from '../wasm/lib/product.as';
 import { log1p4 } from '../wasm/lib/softplus.as';
 import { SCORES_ROW } from './terms.as';
+import { writeRows } from './tiles.as';
 
 /** Where a running maximum starts: finite, so that differences of maxima are never Infinity - Infinity. */
 // @ts-ignore: decorator
@@ -44,6 +45,34 @@ export function scaleRow(out: usize, row: usize, factor: f32): void {
 }
 
 // State of a strip: running maxima [4], running sums [4].
+
+/** Bytes of the states of n queries, a multiple of 4. */
+// @ts-ignore: decorator
+@inline
+export function stateBytes(n: i32): usize { return <usize>n << 3; }
+
+/** States that have seen nothing yet. */
+export function startStates(states: usize, bytes: usize): void {
+  for (const end = states + bytes; states < end; states += 32) {
+    v128.store(states, f32x4.splat(LOWEST));
+    v128.store(states, f32x4.splat(0), 16);
+  }
+}
+
+/**
+ * What n queries have come to: lse and rest, H floats apart, and o, H V floats apart, from outputs [n, Vp]. The states are used up.
+ */
+export function finishRows(
+  states: usize, outputs: usize, Vp: i32, n: i32, H: i32, V: i32, o: usize, lse: usize, rest: usize,
+): void {
+  const row = <usize>Vp << 2, outputRow = <usize>(H * V) << 2, one = <usize>H << 2;
+  for (let r = 0; r < n; r++, lse += one, rest += one) {
+    const state = states + (<usize>(r >> 2) << 5) + (<usize>(r & 3) << 2);
+    store<f32>(state, writeLse(load<f32>(state), load<f32>(state, 16), lse, rest));
+  }
+  for (let r = 0; r < n; r += 4, outputs += row << 2, o += outputRow << 2, states += 32)
+    writeRows(outputs, row, min(4, n - r), V, o, outputRow, states, 4);
+}
 
 /**
  * Scores become exp(score - maximum); the state takes them in, and what was summed under an older maximum is scaled down. `powers` is the way
