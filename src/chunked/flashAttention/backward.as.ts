@@ -3,11 +3,11 @@ import { panelUpdate } from '../wasm/lib/product.as';
 import { pad8, unpackPanel } from '../wasm/lib/rows.as';
 import { addBlockFactors, blockBwdScratch, blockSumsAt, headBwdBlocks, writeBlockSums } from './blockBackward.as';
 import { POWERS, weightsBwd } from './softmax.as';
-import { packStatistics } from './statistics.as';
+import { packStatistics, STATISTICS } from './statistics.as';
 import { addPacked, addPanels, addTermGradients, addTerms, hideKeys, place, SCORES_ROW, Terms } from './terms.as';
 import {
-  endColumn, endKey, firstColumn, firstKey, hide, KEYS, NARROW, narrowOutputs, packKeyFactors, packKeyPanels, packQueries, packStrips, packTile,
-  QUERIES, stripOutputs, stripScores, TILE_PANEL, writeRows,
+  copyRows, endColumn, endKey, firstColumn, firstKey, hide, KEYS, NARROW, narrowOutputs, packKeyFactors, packKeyPanels, packQueries, packStrips, packTile,
+  QUERIES, stripOutputs, stripScores, TILE_PANEL,
 } from './tiles.as';
 
 // Scratch: weights P and their gradients dS of a tile [64, 64], powers of a strip | a tile of keys: key panels of factors and k, of v, panels
@@ -46,7 +46,7 @@ function queryTilesAt(s: usize, Kp: i32, Vp: i32, Rp: i32): usize { return facto
 /** Bytes of a tile of queries. */
 // @ts-ignore: decorator
 @inline
-function queryTile(Kp: i32, Vp: i32, Rp: i32): usize { return (<usize>(3 * Kp + 2 * Vp + 3 * Rp) << 8) + 3 * 256; }
+function queryTile(Kp: i32, Vp: i32, Rp: i32): usize { return (<usize>(3 * Kp + 2 * Vp + 3 * Rp) << 8) + STATISTICS; }
 // @ts-ignore: decorator
 @inline
 function upstreamRowsAt(tile: usize, Wp: i32): usize { return tile + (<usize>Wp << 8); }
@@ -64,7 +64,7 @@ function queryGradientsAt(tile: usize, Kp: i32, Vp: i32, Rp: i32): usize { retur
 function statisticsAt(tile: usize, Kp: i32, Vp: i32, Rp: i32): usize { return queryGradientsAt(tile, Kp, Vp, Rp) + (<usize>Kp << 8); }
 // @ts-ignore: decorator
 @inline
-function factorPanelsAt(tile: usize, Kp: i32, Vp: i32, Rp: i32): usize { return statisticsAt(tile, Kp, Vp, Rp) + 3 * 256; }
+function factorPanelsAt(tile: usize, Kp: i32, Vp: i32, Rp: i32): usize { return statisticsAt(tile, Kp, Vp, Rp) + STATISTICS; }
 // @ts-ignore: decorator
 @inline
 function factorGradientsAt(tile: usize, Kp: i32, Vp: i32, Rp: i32): usize { return factorPanelsAt(tile, Kp, Vp, Rp) + (<usize>Rp << 8); }
@@ -119,7 +119,7 @@ export function flashAttentionBwd(
         writeQueryGradients(x, dq + qAt, T, H, K, V, scale, s);
         addKeyFactorGradients(x, S, factorSums);
       }
-      if (blocks) writeBlockSums(sums, dk + keyAt, dv + valueAt, keyRow, valueRow, S, x.rank, K, V, s);
+      if (blocks) writeBlockSums(sums, dk + keyAt, dv + valueAt, keyRow, valueRow, S, x.rank, K, V);
       else writeKeyGradients(dk + keyAt, dv + valueAt, keyRow, valueRow, S, K, V, sums);
     }
   }
@@ -236,11 +236,10 @@ function columnUpdate(weights: usize, panels: usize, rows: i32, sums: usize, pad
 
 function writeQueryGradients(x: Terms, dq: usize, T: i32, H: i32, K: i32, V: i32, scale: f32, s: usize): void {
   const Kp = pad8(K), Vp = pad8(V), Rp = pad8(x.rank), row = <usize>(H * K) << 2;
-  store<f32>(s, scale);
   let tile = queryTilesAt(s, Kp, Vp, Rp);
   for (let t = 0; t < T; t += QUERIES, tile += queryTile(Kp, Vp, Rp), dq += row << 6) {
     const n = min(QUERIES, T - t);
-    writeRows(queryGradientsAt(tile, Kp, Vp, Rp), <usize>Kp << 2, n, K, dq, row, s, 0);
+    copyRows(queryGradientsAt(tile, Kp, Vp, Rp), <usize>Kp << 2, n, K, scale, dq, row);
     if (x.dPhiQAt) addPacked(factorGradientsAt(tile, Kp, Vp, Rp), <usize>Rp << 2, x.dPhiQAt + <usize>t * x.phiQRow, x.phiQRow, n, x.rank);
   }
 }

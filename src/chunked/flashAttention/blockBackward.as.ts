@@ -1,9 +1,9 @@
 /** The backward pass of one head with native products: tiles of keys outside, blocks of queries inside. */
-import { BLOCK, clearOutside, copyRows, endStrip, firstStrip, product } from './blocks.as';
+import { BLOCK, clearOutside, endStrip, firstStrip, product } from './blocks.as';
 import { weightsBwd } from './softmax.as';
 import { packStatistics, STATISTICS } from './statistics.as';
 import { addPacked, addTermGradients, addTerms, hideKeys, SCORES_ROW, Terms } from './terms.as';
-import { endColumn, endKey, firstColumn, firstKey, hide, KEYS, QUERIES, writeRows } from './tiles.as';
+import { copyRows, endColumn, endKey, firstColumn, firstKey, hide, KEYS, QUERIES } from './tiles.as';
 
 // Scratch: weights P and their gradients dS of a block [256, 64], powers of a row | a tile of keys [64, W] and values [64, V] | of one head: queries
 // [T, W], dO [T, V], gradients of factors and q [T, W], statistics in tiles of 64 queries | of the key head: gradients of factors and
@@ -42,7 +42,7 @@ export function blockSumsAt(s: usize, T: i32, K: i32, V: i32, rank: i32): usize 
   return statisticsAt(s, T, rank + K, V) + <usize>((T + QUERIES - 1) / QUERIES) * STATISTICS;
 }
 
-/** Bytes of scratch, 16 of them for the last row to be read past its end. */
+/** Bytes of scratch, 16 of them for addPacked, which reads the last row past its end. */
 export function blockBwdScratch(T: i32, S: i32, K: i32, V: i32, rank: i32): usize {
   return blockSumsAt(0, T, K, V, rank) + <usize>S * (<usize>(rank + K + V) << 2) + 16;
 }
@@ -67,8 +67,7 @@ export function headBwdBlocks(
       blockBwd(x, t, j, n, T, S, K, V, causal, window, s);
     }
   }
-  store<f32>(powersAt(s), scale);
-  writeRows(gradients + (<usize>rank << 2), row, T, K, dq, queryRow, powersAt(s), 0);
+  copyRows(gradients + (<usize>rank << 2), row, T, K, scale, dq, queryRow);
   if (x.dPhiQAt) addPacked(gradients, row, x.dPhiQAt, x.phiQRow, T, rank);
 }
 
@@ -130,10 +129,9 @@ export function addBlockFactors(x: Terms, sums: usize, S: i32, K: i32): void {
 }
 
 export function writeBlockSums(
-  sums: usize, dk: usize, dv: usize, keyRow: usize, valueRow: usize, S: i32, rank: i32, K: i32, V: i32, s: usize,
+  sums: usize, dk: usize, dv: usize, keyRow: usize, valueRow: usize, S: i32, rank: i32, K: i32, V: i32,
 ): void {
   const row = <usize>(rank + K) << 2;
-  store<f32>(powersAt(s), 1);
-  writeRows(sums + (<usize>rank << 2), row, S, K, dk, keyRow, powersAt(s), 0);
-  writeRows(sums + <usize>S * row, <usize>V << 2, S, V, dv, valueRow, powersAt(s), 0);
+  copyRows(sums + (<usize>rank << 2), row, S, K, 1, dk, keyRow);
+  copyRows(sums + <usize>S * row, <usize>V << 2, S, V, 1, dv, valueRow);
 }

@@ -1,9 +1,9 @@
 /** The forward pass of one head with native products: a block of queries against all tiles of keys that it sees. */
 import { pad8 } from '../wasm/lib/rows.as';
-import { BLOCK, clearOutside, copyRows, endStrip, firstStrip, product } from './blocks.as';
+import { BLOCK, clearOutside, endStrip, firstStrip, product } from './blocks.as';
 import { finishRows, POWERS, softmaxStrip, startStates, stateBytes } from './softmax.as';
 import { addTerms, hideKeys, SCORES_ROW, Terms } from './terms.as';
-import { endColumn, endKey, firstColumn, firstKey, hide, KEYS } from './tiles.as';
+import { copyRows, endColumn, endKey, firstColumn, firstKey, hide, KEYS } from './tiles.as';
 
 // Scratch: keys [S, W], values [S, V] | of a block: queries [256, W], outputs [256, Vp], states of 64 strips, scores [256, 64], powers of a strip.
 

@@ -4,7 +4,6 @@
  *
  * Rows here are as long as they are wide: W = rank + K floats for factors and q (or k), the factors first.
  */
-import { loadN, storeN } from '../wasm/lib/tail.as';
 import { SCORES_ROW } from './terms.as';
 import { endColumn, firstColumn, KEYS } from './tiles.as';
 
@@ -22,16 +21,6 @@ export const BLOCK: i32 = 256;
 export declare function product(
   a: usize, strideA: i32, b: usize, strideB: i32, c: usize, strideC: i32, M: i32, N: i32, K: i32, transposeA: bool, transposeB: bool, add: bool,
 ): void;
-
-/** dst[r] = factor * src[r] for n rows of `width` floats; rows are `stride` and `row` bytes apart. */
-export function copyRows(src: usize, stride: usize, n: i32, width: i32, factor: f32, dst: usize, row: usize): void {
-  const f = f32x4.splat(factor), full = <usize>(width & ~3) << 2, tail = width & 3;
-  for (let r = 0; r < n; r++, src += stride, dst += row) {
-    let p: usize = 0;
-    for (; p < full; p += 16) v128.store(dst + p, f32x4.mul(f, v128.load(src + p)));
-    if (tail) storeN(dst + p, f32x4.mul(f, loadN(src + p, tail)), tail);
-  }
-}
 
 /** Where the strips begin, of n queries from query t, that see a key of the tile from key j. */
 export function firstStrip(t: i32, n: i32, j: i32, S: i32, shift: i32, causal: bool): i32 {

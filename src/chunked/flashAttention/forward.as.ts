@@ -26,7 +26,7 @@ function outputsAt(s: usize, Wp: i32): usize { return s + (<usize>Wp << 8); }
 function statesAt(s: usize, Wp: i32, Vp: i32): usize { return outputsAt(s, Wp) + (<usize>Vp << 8); }
 // @ts-ignore: decorator
 @inline
-function stripAt(s: usize, Wp: i32, Vp: i32): usize { return statesAt(s, Wp, Vp) + 512; }
+function stripAt(s: usize, Wp: i32, Vp: i32): usize { return statesAt(s, Wp, Vp) + stateBytes(QUERIES); }
 // @ts-ignore: decorator
 @inline
 function keyTilesAt(s: usize, Wp: i32, Vp: i32): usize { return stripAt(s, Wp, Vp) + 2 * POWERS; }

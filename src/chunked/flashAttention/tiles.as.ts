@@ -111,17 +111,26 @@ export function packTile(src: usize, stride: usize, n: i32, width: i32, dst: usi
   for (let col = 0; col < width; col += 8, dst += TILE_PANEL) packPanel(src, stride, n, width, col, dst, KEYS);
 }
 
-/** dst[r] = factor[r] * src[r] for n rows of `width` floats. */
+/** dst[r] = factor[r] * src[r] for n rows of `width` floats; rows are `row` and `stride` bytes apart. */
 export function writeRows(
   src: usize, row: usize, n: i32, width: i32, dst: usize, stride: usize, factors: usize, factorStride: usize,
 ): void {
+  for (let r = 0; r < n; r++, src += row, dst += stride, factors += factorStride) scaleTo(src, width, v128.load_splat<f32>(factors), dst);
+}
+
+/** The same with one factor for all. */
+export function copyRows(src: usize, row: usize, n: i32, width: i32, factor: f32, dst: usize, stride: usize): void {
+  const f = f32x4.splat(factor);
+  for (let r = 0; r < n; r++, src += row, dst += stride) scaleTo(src, width, f, dst);
+}
+
+// @ts-ignore: decorator
+@inline
+function scaleTo(src: usize, width: i32, f: v128, dst: usize): void {
   const full = <usize>(width & ~3) << 2, tail = width & 3;
-  for (let r = 0; r < n; r++, src += row, dst += stride, factors += factorStride) {
-    const f = v128.load_splat<f32>(factors);
-    let p: usize = 0;
-    for (; p < full; p += 16) v128.store(dst + p, f32x4.mul(f, v128.load(src + p)));
-    if (tail) storeN(dst + p, f32x4.mul(f, v128.load(src + p)), tail);
-  }
+  let p: usize = 0;
+  for (; p < full; p += 16) v128.store(dst + p, f32x4.mul(f, v128.load(src + p)));
+  if (tail) storeN(dst + p, f32x4.mul(f, loadN(src + p, tail)), tail);
 }
 
 // ---- Products of a strip of 4 queries -----------------------------------------------------------------------------------------
